@@ -1,0 +1,189 @@
+"""One predictor a network: numpy in, numpy out. Devices, precision and batching live here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ICHAnalysisLib.analysis import Interval, WeightsInfo
+from ICHAnalysisLib.config.base import from_dict
+from ICHAnalysisLib.config.dtvit import DTViTConfig
+from ICHAnalysisLib.config.ich_scnet import ICHSCNetConfig
+from ICHAnalysisLib.config.preprocess import PreprocessConfig
+from ICHAnalysisLib.config.volume_net import VolumeNetConfig
+from ICHAnalysisLib.device import choose_device, choose_dtype
+from ICHAnalysisLib.errors import WeightsError
+from ICHAnalysisLib.interval import SizeBands, volume_interval, volume_of_size
+from ICHAnalysisLib.preprocess import SliceStack, channels_of, scan_tensor, scan_to_stack
+from ICHAnalysisLib.segmentation_session import SegmentationSession
+from ICHAnalysisLib.stretch import Stretch
+from ICHAnalysisLib.weights.registry import LoadedWeights, load_state, load_weights, weights_path
+
+if TYPE_CHECKING:
+    from ICHAnalysisLib.networks.ich_scnet import ICHSCNet
+
+#: Slices a network sees at once; larger batches gain nothing on a CPU and cost memory.
+BATCH = 8
+
+
+class Predictor:
+    """A network with its weights, on its device, in evaluation mode."""
+
+    def __init__(self, network: torch.nn.Module, weights: LoadedWeights, device: torch.device) -> None:
+        load_state(network, weights)
+        self.device = device
+        self.dtype = choose_dtype(device)
+        self.network = network.eval().to(device)
+        if weights.preprocess.depth is None:  # slices; channels_last is a layout of four axes
+            self.network = self.network.to(memory_format=torch.channels_last)
+        self.weights = weights
+
+    @property
+    def preprocess(self) -> PreprocessConfig:
+        """As trained."""
+        return self.weights.preprocess
+
+    def autocast(self) -> Any:
+        """The context in which this device answers fastest with the same result."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def slices_tensor(self, hu: np.ndarray) -> torch.Tensor:
+        """(n, H, W) HU to (n, C, H, W) windows on the device."""
+        channels = channels_of(hu, self.preprocess)
+        tensor = torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32)).to(self.device)
+        return tensor.contiguous(memory_format=torch.channels_last)
+
+
+class DTViTPredictor(Predictor):
+    """Presence and location of slices (DTViT)."""
+
+    def predict(self, hu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, H, W) HU to presence probability (n,) and location probabilities (n, 3)."""
+        temperature = float(self.weights.card.get("temperature", 1.0))
+        location_temperature = float(self.weights.card.get("location_temperature", 1.0))
+        presence, location = [], []
+        with torch.inference_mode(), self.autocast():
+            for start in range(0, len(hu), BATCH):
+                output = self.network(self.slices_tensor(hu[start : start + BATCH]))
+                presence.append(torch.sigmoid(output["presence_logits"].float() / temperature).cpu().numpy())
+                location.append((output["location_logits"].float() / location_temperature).softmax(dim=1).cpu().numpy())
+        return np.concatenate(presence), np.concatenate(location)
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeAnswer:
+    """The volume net's answer; heatmap (S, H, W) on the stack in [0, 1] or None."""
+
+    volume_ml: float
+    interval: Interval
+    poor_probability: float
+    heatmap: np.ndarray | None
+
+
+class VolumeNetPredictor(Predictor):
+    """Volume and outcome of a scan (paper 003). Raises WeightsError for weights trained with one head alone."""
+
+    def __init__(self, network: torch.nn.Module, weights: LoadedWeights, device: torch.device) -> None:
+        super().__init__(network, weights, device)
+        cfg: Any = self.network.cfg
+        if not (cfg.regression and cfg.classification):
+            raise WeightsError("These volume net weights hold one head; an analysis needs the size and the outcome.")
+
+    def predict(self, stack: SliceStack, want_heatmap: bool) -> VolumeAnswer:
+        """The answer for one stack; the heatmap costs a backward pass."""
+        cfg = self.preprocess
+        spacing = float(stack.spacing_mm[0])
+        stretch = None
+        if cfg.layout == "stretch":
+            stretch = Stretch.of(stack.hu, stack.positions_mm, stack.heights_mm, spacing, cfg)
+        hu = stretch.apply(stack.hu) if stretch else scan_tensor(stack.hu, stack.positions_mm, spacing, cfg)
+        voxel = torch.tensor([stretch.voxel_ml], device=self.device) if stretch else None
+        channels = channels_of(hu, cfg).transpose(1, 0, 2, 3)  # (C, D, h, w)
+        scan = torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32))[None].to(self.device)
+        with torch.inference_mode(), self.autocast():
+            output = self.network(scan) if voxel is None else self.network(scan, voxel)
+        size = float(output["size_mm"].float()[0])
+        logits = output["outcome_logits"].float()[0] / float(self.weights.card.get("temperature", 1.0))
+        poor = float(logits.softmax(dim=0)[1])
+        heatmap = None
+        if want_heatmap:
+            from ICHAnalysisLib.gradcam import volume_heatmap
+
+            small = volume_heatmap(self.network, scan, voxel_ml=voxel)
+            heatmap = (
+                stretch.back(small)
+                if stretch
+                else scan_to_stack(small, stack.positions_mm, spacing, stack.hu.shape[1], cfg)
+            )
+        bands, error_sd = self.weights.card.get("bands"), float(self.weights.card.get("error_sd_mm") or 0.0)
+        interval = volume_interval(size, None if bands is None else SizeBands.from_dict(bands), error_sd_mm=error_sd)
+        return VolumeAnswer(float(volume_of_size(size, error_sd)), interval, poor, heatmap)
+
+
+class ICHSCNetPredictor(Predictor):
+    """Masks and prognosis of slices (paper 000). Raises WeightsError for weights that make no masks."""
+
+    network: ICHSCNet
+
+    def __init__(self, network: ICHSCNet, weights: LoadedWeights, device: torch.device) -> None:
+        super().__init__(network, weights, device)
+        if self.network.cfg.tasks == "cla":
+            raise WeightsError("These ICH-SCNet weights classify only; an analysis needs masks.")
+
+    def text(self, clinical: Any, text: str | None) -> torch.Tensor | None:
+        """(1, 77) token ids of the record's sentence or of free text; None where nothing is known."""
+        from ICHAnalysisLib.clinical import tokenize
+
+        sentence = (
+            text if text is not None else (None if clinical is None or clinical.is_empty else clinical.sentence())
+        )
+        if not sentence:
+            return None
+        return torch.tensor([tokenize(sentence).ids], device=self.device)
+
+    def session(self, stack: SliceStack, text: torch.Tensor | None) -> SegmentationSession:
+        """A session on one stack: the towers see each slice once, prompts may change."""
+        return SegmentationSession(self, stack, text)
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """The three networks, loaded once and kept between scans."""
+
+    ich_scnet: ICHSCNetPredictor
+    dtvit: DTViTPredictor
+    volume_net: VolumeNetPredictor
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike | None = None, device: str = "auto") -> Models:
+        """The shipped weights, or those of another folder. Raises WeightsError where one is missing or does not fit."""
+        from ICHAnalysisLib.networks.dtvit import build_dtvit
+        from ICHAnalysisLib.networks.ich_scnet import build_ich_scnet
+        from ICHAnalysisLib.networks.volume_net import build_volume_net
+
+        chosen = choose_device(device)
+        loaded = {name: load_weights(weights_path(name, folder), name) for name in ("ich_scnet", "dtvit", "volume_net")}
+        scnet, dtvit, volume = loaded["ich_scnet"], loaded["dtvit"], loaded["volume_net"]
+        return cls(
+            ICHSCNetPredictor(build_ich_scnet(from_dict(ICHSCNetConfig, scnet.config)), scnet, chosen),
+            DTViTPredictor(build_dtvit(from_dict(DTViTConfig, dtvit.config)), dtvit, chosen),
+            VolumeNetPredictor(build_volume_net(from_dict(VolumeNetConfig, volume.config)), volume, chosen),
+        )
+
+    @property
+    def networks(self) -> tuple[Predictor, ...]:
+        """All three, slice networks first: the scan network reuses their stack."""
+        return (self.ich_scnet, self.dtvit, self.volume_net)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they run."""
+        return self.ich_scnet.device
+
+    def infos(self) -> tuple[WeightsInfo, ...]:
+        """What analysis.json says about the weights."""
+        return tuple(network.weights.info() for network in self.networks)

@@ -1,0 +1,1 @@
+"""Weights: reading, writing and the shipped defaults."""
