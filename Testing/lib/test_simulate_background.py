@@ -1,0 +1,88 @@
+"""Bleeds inserted into a given bleed-free head: a procedural one stands in, and the real one where it is at hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ICHAnalysisLib.ct.volume import CTVolume
+from ICHAnalysisLib.errors import UsageError
+from ICHAnalysisLib.simulate import AcquisitionSpec, CaseSpec, simulate_case
+from ICHAnalysisLib.simulate.background import prepare
+
+SCANNER = AcquisitionSpec(
+    matrix=128, spacing_mm=1.8, thickness_mm=6.0, gap_mm=0.0, uneven=False, tilt_degrees=0.0, detail_mm=1.8,
+    storage="full", noise_hu=2.0, bottom_mm=-60.0, top_mm=84.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def head() -> CTVolume:
+    return simulate_case(3, CaseSpec(has_ich=False, confounders=0.0, acquisition=SCANNER)).volume
+
+
+def test_kept_as_it_is_outside_the_bleed(head: CTVolume) -> None:
+    spec = CaseSpec(
+        has_ich=True, location="lobar", volume_ml=20.0, ivh=False, edema_mm=0.0, mass_effect=0.0, randomize=0.0,
+        confounders=0.0,
+    )  # fmt: skip
+    case = simulate_case(1, spec, head)
+    changed = np.abs(case.volume.hu - np.rint(head.hu)) > 1.0
+    assert case.volume.hu.shape == head.hu.shape
+    assert np.allclose(case.volume.slice_origins_ras, head.slice_origins_ras, atol=1e-6)
+    assert changed[case.labels == 1].mean() > 0.9
+    from scipy import ndimage
+
+    near = ndimage.binary_dilation(case.labels == 1, iterations=5)
+    assert changed[~near].mean() < 1e-4
+    assert case.volume.mask_volume_ml(case.labels == 1) == pytest.approx(20.0, rel=0.06)
+
+
+def test_clot_stays_out_of_bone(head: CTVolume) -> None:
+    case = simulate_case(
+        2, CaseSpec(has_ich=True, location="lobar", volume_ml=35.0, randomize=0.0, confounders=0.0), head
+    )
+    assert (head.hu[case.labels == 1] > 150).mean() < 0.01
+
+
+def test_one_head_many_looks(head: CTVolume) -> None:
+    spec = CaseSpec(has_ich=True, acquisition=replace(SCANNER, bottom_mm=None, top_mm=None))
+    first, again, other = simulate_case(1, spec, head), simulate_case(1, spec, head), simulate_case(2, spec, head)
+    assert np.array_equal(first.volume.hu, again.volume.hu)
+    middle = [case.volume.hu[case.volume.shape[0] // 2] for case in (first, other)]
+    assert np.abs(middle[0] - middle[1]).mean() > 20
+
+
+def test_flipped_and_reversed_file_is_the_same_head(head: CTVolume) -> None:
+    turned = CTVolume(
+        np.ascontiguousarray(head.hu[::-1, :, ::-1]),
+        -head.column_step_ras,
+        head.row_step_ras,
+        (head.slice_origins_ras + head.column_step_ras * (head.hu.shape[2] - 1))[::-1].copy(),
+        head.slice_thickness_mm[::-1].copy(),
+    )
+    straight, mirrored = prepare(head), prepare(turned)
+    assert np.array_equal(straight.tissue, mirrored.tissue)
+    assert np.allclose(straight.head, mirrored.head)
+
+
+def test_no_brain_is_refused() -> None:
+    ball = np.full((20, 96, 96), -1000.0, dtype=np.float32)
+    ball[4:16, 30:60, 30:60] = 40.0
+    volume = CTVolume.from_affine(ball, np.diag([-2.0, -2.0, 5.0, 1.0]))
+    with pytest.raises(UsageError, match="brain"):
+        simulate_case(1, CaseSpec(has_ich=True), volume)
+
+
+def test_real_head_native_and_varied(shared_data: Path) -> None:
+    from ICHAnalysisLib.ct.readers import read_scan
+
+    scan = read_scan(shared_data / "head_ct_ge", accept=True)
+    spec = CaseSpec(has_ich=True, location="deep", volume_ml=15.0, ivh=False, randomize=0.0, confounders=0.0)
+    case = simulate_case(1, spec, scan)
+    assert case.volume.shape == scan.shape
+    assert case.truth["mask_volume_ml"] == pytest.approx(15.0, rel=0.1)
+    assert np.median(case.volume.hu[case.labels == 1]) > 45
