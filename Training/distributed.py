@@ -6,11 +6,13 @@ the global rank is wrong beyond one node. CPU tensors and objects travel by gloo
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
 import torch
 import torch.distributed as dist
@@ -76,6 +78,20 @@ def stop_world(world: World) -> None:
     """Leave the group."""
     if world.size > 1 and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def end_process(code: int) -> NoReturn:
+    """Exit with `code`; one of several processes does it without tearing the interpreter down.
+
+    Gloo's threads outlive `destroy_process_group` where FSDP2 or a reference cycle still holds the group, and one that
+    lets go of a tensor while the interpreter goes away aborts the process after all its work is done.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        sys.exit(code)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def barrier(world: World) -> None:

@@ -14,7 +14,6 @@ import argparse
 import copy
 import logging
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import numpy as np
 from ICHAnalysisLib.errors import ICHAnalysisError, UsageError
 from Training.cases import fingerprint
 from Training.config import config_from_dict, config_to_dict, merge_overrides
-from Training.distributed import barrier, start_world, stop_world
+from Training.distributed import barrier, end_process, start_world, stop_world
 from Training.feed import ReadableItems
 from Training.inference import predict_split
 from Training.pictures import save_rgb
@@ -217,4 +216,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

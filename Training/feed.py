@@ -94,10 +94,12 @@ def feed(
     )
     try:
         yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+        # The last three: it died between announcing a batch and handing its tensors over by a socket.
+        in_transit = workers > 0 and not isinstance(error, RuntimeError)
+        if not in_transit and "DataLoader worker" not in str(error):
             raise
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()) or "while it handed a batch over"
         raise LoaderError(f"A loader process died ({reason}). Often memory ran out: lower data.workers.") from error
 
 

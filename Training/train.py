@@ -20,7 +20,7 @@ from typing import Any
 from ICHAnalysisLib.errors import ICHAnalysisError, UsageError
 from Training.checkpoint import list_checkpoints, newest_checkpoint, save_checkpoint
 from Training.config import RunConfig, load_config
-from Training.distributed import World, barrier, start_world, stop_world
+from Training.distributed import World, barrier, end_process, start_world, stop_world
 from Training.loop import Loop, Status
 from Training.run import Run, build_run
 from Training.watch import RunFolder
@@ -140,4 +140,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

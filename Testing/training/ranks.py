@@ -1,4 +1,8 @@
-"""Processes for the tests: forked from the running one, so that torch is imported once, each with its own rank."""
+"""Processes for the tests, each with its own rank.
+
+They are forked from a server that has imported torch and run nothing: the test process itself has threads by now, and
+a fork of it may inherit a lock that one of them holds.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib.figure  # noqa: F401  (here, not in each process again)
-import torch.distributed.fsdp  # noqa: F401
-
 from Testing.training.toy import NAME
+
+PROCESSES = multiprocessing.get_context("forkserver")
+_PRELOADED = ["torch.distributed.fsdp", "torch._dynamo", "Training.curves", "Training.evaluate", "Training.train"]
+PROCESSES.set_forkserver_preload(_PRELOADED)
 
 CONFIG = f"""
 task: {{name: "{NAME}"}}
@@ -38,13 +43,12 @@ def free_port() -> int:
 
 def run_ranks(main: Callable[[list[str]], int], arguments: Sequence[str], size: int, **environment: str) -> list[int]:
     """Exit codes of `main(arguments)` in `size` processes; a negative one is the signal that ended it."""
-    context = multiprocessing.get_context("fork")
     port = str(free_port())
     processes = []
     for rank in range(size):
         variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), **environment}
         variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        process = context.Process(target=_enter, args=(main, list(arguments), variables))
+        process = PROCESSES.Process(target=_enter, args=(main, list(arguments), variables))
         process.start()
         processes.append(process)
     for process in processes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import sys
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from ICHAnalysisLib.config.preprocess import PreprocessConfig
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.errors import UsageError
+from Testing.training.ranks import PROCESSES
 from Testing.training.scan_files import AFFINE, SLICES, scan_arrays, write_head_nifti, write_nifti
 from Training.data import cache
 from Training.data.build import BuildConfig, build_cache
@@ -21,6 +23,8 @@ from Training.data.masks import labels_of_mask, read_mask
 
 SMALL = PreprocessConfig(spacing_mm=2.3, size=96)
 ROW = ManifestRow("a", "x:1", "scan.nii.gz", mask="mask.nii.gz", mask_values={"ich": [2], "ivh": [3]})
+
+_PATIENCE_S = 120.0  # a guard against a hang, not a measure
 
 
 @pytest.fixture
@@ -132,9 +136,9 @@ def test_a_mask_that_contradicts_its_row_is_refused(folder: Path) -> None:
     assert built.reason is None
 
 
-def _build_at_once(arguments: list[str], start: object, codes: object) -> None:
-    start.wait()  # type: ignore[attr-defined]
-    codes.put(cache.main(arguments))  # type: ignore[attr-defined]
+def _build_at_once(arguments: list[str], start: Barrier) -> None:
+    start.wait(_PATIENCE_S)
+    sys.exit(cache.main(arguments))
 
 
 def test_several_processes_build_one_cache(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,14 +151,14 @@ def test_several_processes_build_one_cache(folder: Path, capsys: pytest.CaptureF
     arguments = [str(folder / "m.csv"), "--out", str(folder / "cache"), "--yes"]
     arguments += ["--preprocess", '{"spacing_mm": 2.3, "size": 96}']
     for _ in range(2):  # the second time every entry is superseded, and removed by whoever comes first
-        context = multiprocessing.get_context("fork")
-        start, codes = context.Barrier(3), context.Queue()
-        builders = [context.Process(target=_build_at_once, args=(arguments, start, codes)) for _ in range(3)]
+        start = PROCESSES.Barrier(3)
+        # Daemons: one that hangs must fail this test, not hold up the end of all tests.
+        builders = [PROCESSES.Process(target=_build_at_once, args=(arguments, start), daemon=True) for _ in range(3)]
         for builder in builders:
             builder.start()
-        assert [codes.get(timeout=120) for _ in builders] == [4, 4, 4]
         for builder in builders:
-            builder.join()
+            builder.join(_PATIENCE_S)
+        assert [builder.exitcode for builder in builders] == [4, 4, 4]
         cases = open_cache(folder / "cache")
         assert [case.case_id for case in cases] == ["c0", "c1", "c2"]
         assert all(case.labels.shape == case.hu.shape for case in cases)
