@@ -24,6 +24,7 @@ from ICHAnalysisLib.config.analyze import AnalyzeOptions
 from ICHAnalysisLib.ct.lesion_checks import lesion_findings, settle_gaps
 from ICHAnalysisLib.errors import CancelledError, InputBlockedError
 from ICHAnalysisLib.findings import Finding
+from ICHAnalysisLib.quick_imports import collector_paused
 from ICHAnalysisLib.results import (
     describe_lesions,
     describe_location,
@@ -117,16 +118,18 @@ def analyze(
     models: loaded networks, kept by the caller between scans; loaded here where None. text: clinical free text for
     ICH-SCNet in place of `clinical`; it enters no output. Raises UsageError for a prompt outside the scan.
     """
-    from ICHAnalysisLib.ct.geometry import axial_copy, return_to_original
-    from ICHAnalysisLib.predict import Models
-    from ICHAnalysisLib.stages import Evidence, see_scan, see_slices, segment
+    with collector_paused():
+        from ICHAnalysisLib.ct.geometry import axial_copy, return_to_original
+        from ICHAnalysisLib.predict import Models
+        from ICHAnalysisLib.stages import Evidence, see_scan, see_slices, segment
 
     options = options or AnalyzeOptions()
     clock = _Clock(progress or _silent)
     if prompts is not None:
         prompts.validate(volume)
     clock.stage("load", 0.0, "Loading the networks")
-    models = models or Models.load(options.weights, options.device)
+    with collector_paused():
+        models = models or Models.load(options.weights, options.device)
     clock.stage("preprocess", 0.08, "Preparing the slices")
     axial = axial_copy(volume)  # the volume itself unless its slices are not axial or sheared (hazards 2 and 24)
     evidence = Evidence.of(axial, models)

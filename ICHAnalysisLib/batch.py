@@ -187,6 +187,7 @@ def _client(options: BatchOptions, workers: int) -> Iterator[Client]:
             "distributed.worker.daemon": False,
             "distributed.admin.large-graph-warning-threshold": "1GB",
             "distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT,
+            "distributed.worker.profile.enabled": False,  # stops the task a hundred times a second to look at it
         }
         with dask.config.set(settings):
             cluster = LocalCluster(

@@ -20,6 +20,7 @@ from ICHAnalysisLib.outputs.atomic import write_text
 from ICHAnalysisLib.outputs.quiet import no_quoting_warnings
 from ICHAnalysisLib.outputs.redact import without_names
 from ICHAnalysisLib.outputs.rows import COLUMNS, analysis_row
+from ICHAnalysisLib.quick_imports import collector_paused
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +37,10 @@ def analyze_case(case: Case, folder: Path, options: BatchOptions) -> Analysis:
     """The default analyzer: reads the scan, asks the networks (kept between cases) and writes the files."""
     from dataclasses import replace
 
-    from ICHAnalysisLib.analyze import analyze_scan
-    from ICHAnalysisLib.clinical import ClinicalRecord
-    from ICHAnalysisLib.predict import Models
+    with collector_paused():
+        from ICHAnalysisLib.analyze import analyze_scan
+        from ICHAnalysisLib.clinical import ClinicalRecord
+        from ICHAnalysisLib.predict import Models
 
     if _is_dask_worker():
         import torch
@@ -46,7 +48,8 @@ def analyze_case(case: Case, folder: Path, options: BatchOptions) -> Analysis:
         torch.set_num_threads(1)  # cases run side by side, so more would only get in each other's way
     key = (options.analyze.weights, options.analyze.device)
     if key not in _models:
-        _models[key] = Models.load(*key)
+        with collector_paused():
+            _models[key] = Models.load(*key)
     analysis, _ = analyze_scan(
         case.scan,
         folder,

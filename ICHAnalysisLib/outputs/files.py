@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ICHAnalysisLib.config.outputs import OutputOptions
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.outputs.atomic import write_text
 from ICHAnalysisLib.outputs.dicom_files import DICOM_NAMES
+from ICHAnalysisLib.outputs.surface import Views, head_views
 
 #: Names of the files, by the key under which `write_outputs` returns them.
 NAMES = {
@@ -76,9 +78,13 @@ def write_outputs(
     written: dict[str, Path] = {}
     if arrays is not None and volume is not None:
         analysis = described(analysis, volume)
-        written |= _write_arrays(analysis, arrays, volume, folder)
-    if options.report or options.pdf:
-        written |= write_reports(analysis, arrays, volume, folder, options)
+        with ThreadPoolExecutor(1) as beside:  # the 3-D views, by numpy and scipy, which leave the interpreter free
+            views = beside.submit(head_views, arrays.labels, volume) if options.report or options.pdf else None
+            written |= _write_arrays(analysis, arrays, volume, folder)
+            if views is not None:
+                written |= write_reports(analysis, arrays, volume, folder, options, views)
+    elif options.report or options.pdf:
+        written |= write_reports(analysis, None, None, folder, options)
     written["analysis"] = write_text(folder / NAMES["analysis"], analysis.to_json())
     for key, name in NAMES.items():
         if key not in written:
@@ -106,12 +112,16 @@ def write_reports(
     volume: CTVolume | None,
     folder: Path,
     options: OutputOptions,
+    views: Views | None = None,
 ) -> dict[str, Path]:
-    """Write report.html and, where asked for, report.pdf; without arrays and volume they hold words alone."""
+    """Write report.html and, where asked for, report.pdf; without arrays and volume they hold words alone.
+
+    views: what `head_views` is drawing of them; None draws it here.
+    """
     from ICHAnalysisLib.outputs.report import report_html
 
     identifiers = _identifiers(volume) if options.with_identifiers and volume is not None else None
-    html = report_html(analysis, arrays, volume, identifiers)
+    html = report_html(analysis, arrays, volume, identifiers, views)
     written = {}
     if options.report:
         written["report"] = write_text(folder / NAMES["report"], html, private=bool(identifiers))

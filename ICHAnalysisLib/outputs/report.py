@@ -16,6 +16,7 @@ from ICHAnalysisLib.outputs.facts import detail_rows
 from ICHAnalysisLib.outputs.page import render_page
 from ICHAnalysisLib.outputs.pictures import draw_slice_curve, number_lines, png_bytes
 from ICHAnalysisLib.outputs.slices import SliceCell, data_uri, slice_cells
+from ICHAnalysisLib.outputs.surface import Views, head_views
 from ICHAnalysisLib.outputs.words import (
     MODE_NAMES,
     NETWORK_NAMES,
@@ -50,10 +51,17 @@ def report_html(
     arrays: AnalysisArrays | None = None,
     volume: CTVolume | None = None,
     identifiers: dict[str, str] | None = None,
+    views: Views | None = None,
 ) -> str:
-    """The page as text. Without arrays or volume it holds words alone, as for a blocked scan."""
+    """The page as text. Without arrays or volume it holds words alone, as for a blocked scan.
+
+    views: the 3-D views of these labels where another thread draws them already.
+    """
     context = _words(analysis, identifiers)
-    context |= _pictures(analysis, arrays, volume) if arrays is not None and volume is not None else _no_pictures()
+    if arrays is None or volume is None:
+        context |= _no_pictures()
+    else:
+        context |= _pictures(analysis, arrays, volume, views)
     return render_page("report", context)
 
 
@@ -83,24 +91,26 @@ def _words(analysis: Analysis, identifiers: dict[str, str] | None) -> dict[str, 
     }
 
 
-def _pictures(analysis: Analysis, arrays: AnalysisArrays, volume: CTVolume) -> dict[str, Any]:
+def _pictures(
+    analysis: Analysis, arrays: AnalysisArrays, volume: CTVolume, views: Views | None = None
+) -> dict[str, Any]:
     """Slices, views and the curve."""
-    from ICHAnalysisLib.outputs.surface import head_views
-
     labels = arrays.labels
     depth = volume.shape[0]
     pixels = next(size for most, size in _SIZES if depth <= most)
     keys = key_slices(labels, 3, volume.hu)
     every = slice_cells(analysis, labels, arrays.heatmap, volume, list(range(depth)), pixels)
-    views = [(view, _picture_uri(picture)) for view, picture in head_views(labels, volume)]
+    key_cells = slice_cells(analysis, labels, None, volume, keys, _KEY_PIXELS)
+    curve = _curve(analysis, labels, volume)
+    drawn = views.result() if views is not None else head_views(labels, volume)
     return {
         "marks": DisplayFrame.of(volume).marks,
-        "key_slices": [_captioned(cell) for cell in slice_cells(analysis, labels, None, volume, keys, _KEY_PIXELS)],
+        "key_slices": [_captioned(cell) for cell in key_cells],
         "slices": [_captioned(cell) for cell in every],
         "first_slice": _main_slice(labels, keys) + 1,
         "has_heat": any(cell.heat for cell in every),
-        "views": views,
-        "curve": _curve(analysis, labels, volume),
+        "views": [(view, _picture_uri(picture)) for view, picture in drawn],
+        "curve": curve,
     }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from concurrent.futures import Future
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -32,6 +33,10 @@ _FRONT = View("from the front", 0.0, 12.0, ("R", "L"))
 _LEFT = View("from the left", 90.0, 12.0, ("A", "P"))
 _RIGHT = View("from the right", -90.0, 12.0, ("P", "A"))
 _ABOVE = View("from above, face at the bottom", 0.0, 90.0, ("R", "L"))
+
+
+#: Pictures under way in another thread.
+Views: TypeAlias = "Future[list[tuple[View, np.ndarray]]]"
 
 
 def head_views(labels: np.ndarray, volume: CTVolume, pixels: int = 420) -> list[tuple[View, np.ndarray]]:

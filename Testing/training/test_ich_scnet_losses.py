@@ -62,7 +62,6 @@ def test_mixed_overlap_counts_a_small_clot_as_much_as_a_large_one() -> None:
     assert loss == pytest.approx((batch + (large + small) / 2) / 2, abs=1e-6)
 
 
-
 def test_stages_are_weighted_from_the_finest() -> None:
     target = torch.tensor([[[[1.0, 1], [0, 0]]]])
     stages = [torch.zeros(1, 1, 2, 2)] * 4
