@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -92,10 +93,20 @@ def feed(
         # A generator of its own: without one, each start of a loader would draw from the run's generator.
         generator=torch.Generator().manual_seed(mix_seed(seed)),
     )
-    try:
+    with dead_loaders_named(workers):
         yield from loader
+
+
+@contextmanager
+def dead_loaders_named(workers: int) -> Iterator[None]:
+    """Raise LoaderError for what torch raises when a loader process is gone.
+
+    That is a RuntimeError wherever the main process happens to be, since a signal brings the news, or, while a batch
+    is on its way, the error of the socket that its tensors come through.
+    """
+    try:
+        yield
     except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
-        # The last three: it died between announcing a batch and handing its tensors over by a socket.
         in_transit = workers > 0 and not isinstance(error, RuntimeError)
         if not in_transit and "DataLoader worker" not in str(error):
             raise

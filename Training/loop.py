@@ -29,7 +29,7 @@ from Training.distributed import (
     share_buffers,
     whole,
 )
-from Training.feed import feed, names_of, to_device
+from Training.feed import dead_loaders_named, feed, names_of, to_device
 from Training.inference import autocast, mean_losses, predict_split
 from Training.optim import lr_factor, set_lr
 from Training.run import Run
@@ -82,7 +82,8 @@ class Loop:
             # A run that was killed between its last validation and its end has nothing left to do.
             status: Status | None = "early stop" if self._is_stale() else None
             while status is None and self.progress.step < self.total_steps:
-                status = self._epoch()
+                with dead_loaders_named(workers=0):  # the news of one may come in the middle of a step
+                    status = self._epoch()
             if self._unsaved:
                 raise UnsavedError(
                     f"Step {self.progress.step} could not be saved ({self._unsaved}); make room, --resume."

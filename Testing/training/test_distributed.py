@@ -196,3 +196,14 @@ def test_torchrun(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert newest_checkpoint(tmp_path / "checkpoints")[1]["progress"]["step"] == 5
+
+
+def test_one_of_several_processes_ends_without_tearing_down_the_interpreter() -> None:
+    code = (
+        "import atexit; from Training.distributed import end_process; atexit.register(print, 'torn down');"
+        "print('done'); end_process(3)"
+    )
+    for size, said in (("1", ["done", "torn down"]), ("2", ["done"])):
+        environment = {**os.environ, "WORLD_SIZE": size}
+        ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert (ended.returncode, ended.stdout.splitlines()) == (3, said), ended.stderr
