@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -25,3 +26,9 @@ def bench():
     from ICHAnalysisLib.simulate.rescan import phantom
 
     return Bench.of(phantom(step_mm=2.5), pixel_mm=2.6)
+
+
+def pytest_unconfigure() -> None:
+    """A process that a failed test left behind must not hold up the end: Python would wait for it."""
+    for process in multiprocessing.active_children():
+        process.kill()
