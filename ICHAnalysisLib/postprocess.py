@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -10,9 +10,6 @@ from scipy import ndimage
 from ICHAnalysisLib.analysis import LABEL_ICH, LABEL_IVH
 from ICHAnalysisLib.config.analyze import PostprocessConfig
 from ICHAnalysisLib.preprocess import SliceStack, stack_to_native
-
-#: Why a candidate of ventricular blood is no hemorrhage of the brain's substance.
-IN_VENTRICLE = "blood in a ventricle"
 
 #: 26-connectivity: a bleed that steps sideways from slice to slice stays one lesion.
 CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)
@@ -44,23 +41,18 @@ def find_candidates(
     brain: np.ndarray,
     rules: PostprocessConfig,
     first: np.ndarray | None = None,
-    ivh: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list[Candidate]]:
     """Components of (S, H, W) ICH `probability` at the mask threshold: (component labels, candidates).
 
     first: (S, H, W) the unprompted probability, which judges the candidates; `probability` itself where None.
-    ivh: (S, H, W) probability of ventricular blood; none where None. slice_presence: (S,) DTViT's probability of each
-    stack slice, NaN where not assessed. brain: (S, H, W) bool; it refuses candidates that lie mostly outside, and cuts
-    none, since its own margin is less exact than a lesion's.
+    slice_presence: (S,) DTViT's probability of each stack slice, NaN where not assessed. brain: (S, H, W) bool; it
+    refuses candidates that lie mostly outside, and cuts none, since its own margin is less exact than a lesion's.
     """
     components, count = ndimage.label(probability >= rules.mask_threshold, structure=CONNECTIVITY)
     judge = probability if first is None else first
     candidates = []
     for label, box in enumerate(ndimage.find_objects(components, max_label=count), start=1):
-        inside = components[box] == label
-        facts = _measure(inside, box, judge, stack, slice_presence, brain, rules)
-        if ivh is not None:
-            facts = replace(facts, mean_ivh=float(ivh[box][inside].mean()))
+        facts = _measure(components[box] == label, box, judge, stack, slice_presence, brain, rules)
         reason = _refusal(facts, rules)
         candidates.append(
             Candidate(
@@ -82,7 +74,6 @@ class _Facts:
     """What a candidate is judged by. height_share: its height over the diameter of its largest section.
 
     near_skull: share of its voxels close to the skull; 0 where it is too small for that rule.
-    mean_ivh: mean probability of ventricular blood over it.
     """
 
     volume_ml: float
@@ -93,7 +84,6 @@ class _Facts:
     in_brain: float
     height_share: float
     near_skull: float
-    mean_ivh: float = 0.0
 
 
 def _measure(
@@ -155,8 +145,6 @@ def _refusal(facts: _Facts, rules: PostprocessConfig) -> str:
         return f"mean density {facts.mean_hu:.0f} HU: calcification"
     if facts.mean_hu < rules.lowest_mean_hu:
         return f"mean density {facts.mean_hu:.0f} HU: too low for blood"
-    if facts.mean_ivh >= rules.ventricle_probability:
-        return IN_VENTRICLE
     if facts.height_share < rules.lowest_height_share:
         return "too flat for a clot: an artifact or dura"
     if facts.near_skull > rules.highest_skull_share:

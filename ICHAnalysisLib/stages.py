@@ -16,14 +16,7 @@ from ICHAnalysisLib.ct.head import brain_mask
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.findings import Finding, Level
 from ICHAnalysisLib.location import scan_presence
-from ICHAnalysisLib.postprocess import (
-    IN_VENTRICLE,
-    Candidate,
-    clean_ivh,
-    find_candidates,
-    keep_candidates,
-    native_labels,
-)
+from ICHAnalysisLib.postprocess import Candidate, clean_ivh, find_candidates, keep_candidates, native_labels
 from ICHAnalysisLib.preprocess import SliceStack, make_stack, native_to_stack, stack_to_native
 from ICHAnalysisLib.proposals import propose_boxes
 from ICHAnalysisLib.variations import vary
@@ -162,11 +155,8 @@ def segment(
     if indices.size:
         ich[indices], ivh[indices] = session.predict(indices)
     proposed = propose_boxes(ich, brain, stack, options.proposals)
-    first, first_ivh = ich, ivh
-    refined, ivh = session.refined(first, first_ivh, proposed, options.proposals)
-    components, candidates = find_candidates(
-        refined, stack, slices.presence, brain, options.postprocess, first=first, ivh=first_ivh
-    )
+    refined, ivh = session.refined(ich, ivh, proposed, options.proposals)
+    components, candidates = find_candidates(refined, stack, slices.presence, brain, options.postprocess, first=ich)
     presence = fused_presence(slices.scan_probability, candidates, options.fusion)
     automatic = presence >= options.fusion.threshold
     ich_auto = refined * keep_candidates(components, candidates) if automatic else np.zeros_like(ich)
@@ -225,32 +215,20 @@ def find_evidence(candidates: Sequence[Candidate]) -> float:
 
 
 def candidate_findings(candidates: Sequence[Candidate]) -> list[Finding]:
-    """Calcifications (hazard 41) and ventricular blood that were seen and not counted."""
-    findings = []
+    """Calcifications that were listed and not counted (hazard 41)."""
     calcified = [c for c in candidates if not c.kept and "calcification" in c.reason]
-    if calcified:
-        volume = sum(c.volume_ml for c in calcified)
-        findings.append(
-            Finding(
-                "calcified_candidates",
-                Level.NOTE,
-                f"{len(calcified)} dense candidate(s), {volume:.1f} mL together, look calcified and are not counted.",
-                "Check them in a bone window.",
-                41,
-            )
+    if not calcified:
+        return []
+    volume = sum(c.volume_ml for c in calcified)
+    return [
+        Finding(
+            "calcified_candidates",
+            Level.NOTE,
+            f"{len(calcified)} dense candidate(s), {volume:.1f} mL together, look calcified and are not counted.",
+            "Check them in a bone window.",
+            41,
         )
-    ventricular = [c for c in candidates if c.reason == IN_VENTRICLE]
-    if ventricular:
-        volume = sum(c.volume_ml for c in ventricular)
-        findings.append(
-            Finding(
-                "ventricular_candidates",
-                Level.NOTE,
-                f"{volume:.1f} mL look like blood in a ventricle and are not counted as hemorrhage of the brain.",
-                "Look at the ventricles; draw a box where the blood lies in the brain itself.",
-            )
-        )
-    return findings
+    ]
 
 
 def _prompt_findings(ich: np.ndarray, automatic: bool, options: AnalyzeOptions) -> list[Finding]:

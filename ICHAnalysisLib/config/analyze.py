@@ -19,7 +19,6 @@ class PostprocessConfig:
     lowest_mean_probability: float = 0.85  # of the first, unprompted answer over an automatic candidate
     lowest_small_mean: float = 0.905  # the same below `large_ml`, where look-alikes are many
     large_ml: float = 5.0
-    ventricle_probability: float = 0.6  # mean probability of IVH from which a candidate is ventricular blood alone
     lowest_height_share: float = 0.35  # height over the diameter of the largest section; flatter is artifact or dura
     skull_distance_mm: float = 6.0  # a voxel closer to the brain's edge lies along the skull
     highest_skull_share: float = 0.35  # of a large candidate that may lie there; small clots may be superficial

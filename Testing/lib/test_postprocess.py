@@ -12,7 +12,7 @@ from ICHAnalysisLib.preprocess import SliceStack
 from ICHAnalysisLib.prompts import SlicePrompts
 from ICHAnalysisLib.proposals import propose_boxes
 from ICHAnalysisLib.segmentation_session import obey_points, within_boxes, without_negatives, without_regions
-from ICHAnalysisLib.stages import candidate_findings, fused_presence
+from ICHAnalysisLib.stages import fused_presence
 
 RULES = PostprocessConfig()
 SIZE, SLICES = 64, 6
@@ -94,7 +94,6 @@ def test_volume_and_means_of_a_candidate_are_counted(stack):
         ({"brain": False}, "outside the brain"),
         ({"presence": 0.0}, "DTViT"),
         ({"first": 0.1}, "never reaches"),
-        ({"ivh": 0.7}, "ventricle"),
     ],
 )
 def test_each_rule_refuses_with_its_reason(stack, change, said):
@@ -105,23 +104,10 @@ def test_each_rule_refuses_with_its_reason(stack, change, said):
     first = None if "first" not in change else np.full(stack.hu.shape, change["first"], np.float32)
     brain = np.full(stack.hu.shape, change.get("brain", True))
     presence = np.full(SLICES, change.get("presence", 0.9))
-    ivh = np.full(stack.hu.shape, change.get("ivh", 0.5), np.float32)
-    components, (candidate,) = candidates_of(stack, probability, brain, presence, first=first, ivh=ivh)
+    components, (candidate,) = candidates_of(stack, probability, brain, presence, first=first)
     assert not candidate.kept
     assert said in candidate.reason
     assert not keep_candidates(components, [candidate]).any()
-
-
-def test_ventricular_blood_is_said_and_not_counted(stack):
-    probability = blob(np.zeros(stack.hu.shape, np.float32), slice(2, 4), slice(20, 30), slice(20, 30), 0.95)
-    blob(stack.hu, slice(2, 4), slice(20, 30), slice(20, 30), 60.0)
-    ivh = np.zeros(stack.hu.shape, np.float32)
-    _, candidates = candidates_of(stack, probability, ivh=blob(ivh, slice(2, 4), slice(20, 30), slice(20, 25), 0.95))
-    assert candidates[0].kept  # half of it lies in the brain's substance
-    assert candidate_findings(candidates) == []
-    _, candidates = candidates_of(stack, probability, ivh=blob(ivh, slice(2, 4), slice(20, 30), slice(20, 28), 0.95))
-    (finding,) = candidate_findings(candidates)
-    assert finding.code == "ventricular_candidates" and "1.0 mL" in finding.message
 
 
 def test_kept_region_grows_but_spares_refused_neighbors(stack):
