@@ -98,7 +98,7 @@ def small_task(**changed: object):  # type: ignore[no-untyped-def]
 
 def test_the_task_learns_sizes_in_mm_of_stretched_scans(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    task = small_task()
+    task = small_task(**{"network.norm": "group"})  # running averages of so few scans would make it luck
     cases = make_cache(tmp_path, 4)
     task.fit_to_training_fold(cases)
     dataset = task.build_dataset(cases, "train")
@@ -108,8 +108,8 @@ def test_the_task_learns_sizes_in_mm_of_stretched_scans(tmp_path: Path) -> None:
     assert float(batch["voxel_ml"][0]) == pytest.approx(item["voxel_ml"])
     assert (item["labels"] == 1).sum() > 0
     model = task.build_model()
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    for _ in range(60):
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(120):
         loss = total_loss(task.losses(model, batch, 0))
         optimizer.zero_grad()
         loss.backward()

@@ -128,9 +128,9 @@ def test_the_task_learns_the_volumes_of_its_cache(tmp_path: Path) -> None:
     batch = task.collate([dataset[n] for n in range(len(dataset))])
     model = task.build_model()
     assert float(model.target_sd) == pytest.approx(task.target_sd)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)  # 1e-2 learns on some processors only
     first = last = {}
-    for _ in range(80):
+    for _ in range(120):
         losses = task.losses(model, batch, 0)
         optimizer.zero_grad()
         total_loss(losses).backward()
