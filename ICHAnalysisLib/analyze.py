@@ -128,8 +128,7 @@ def analyze(
     if prompts is not None:
         prompts.validate(volume)
     clock.stage("load", 0.0, "Loading the networks")
-    with collector_paused():
-        models = models or Models.load(options.weights, options.device)
+    models = models or Models.load(options.weights, options.device)
     clock.stage("preprocess", 0.08, "Preparing the slices")
     axial = axial_copy(volume)  # the volume itself unless its slices are not axial or sheared (hazards 2 and 24)
     evidence = Evidence.of(axial, models)

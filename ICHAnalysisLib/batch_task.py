@@ -48,8 +48,7 @@ def analyze_case(case: Case, folder: Path, options: BatchOptions) -> Analysis:
         torch.set_num_threads(1)  # cases run side by side, so more would only get in each other's way
     key = (options.analyze.weights, options.analyze.device)
     if key not in _models:
-        with collector_paused():
-            _models[key] = Models.load(*key)
+        _models[key] = Models.load(*key)
     analysis, _ = analyze_scan(
         case.scan,
         folder,

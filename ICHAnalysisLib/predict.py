@@ -19,6 +19,7 @@ from ICHAnalysisLib.device import choose_device, choose_dtype
 from ICHAnalysisLib.errors import WeightsError
 from ICHAnalysisLib.interval import SizeBands, volume_interval, volume_of_size
 from ICHAnalysisLib.preprocess import SliceStack, channels_of, scan_tensor, scan_to_stack
+from ICHAnalysisLib.quick_imports import collector_paused
 from ICHAnalysisLib.segmentation_session import SegmentationSession
 from ICHAnalysisLib.stretch import Stretch
 from ICHAnalysisLib.weights.registry import LoadedWeights, load_state, load_weights, weights_path
@@ -159,6 +160,7 @@ class Models:
     volume_net: VolumeNetPredictor
 
     @classmethod
+    @collector_paused()
     def load(cls, folder: str | os.PathLike | None = None, device: str = "auto") -> Models:
         """The shipped weights, or those of another folder. Raises WeightsError where one is missing or does not fit."""
         from ICHAnalysisLib.networks.dtvit import build_dtvit

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ICHAnalysisLib.errors import ICHAnalysisError, UsageError
+from ICHAnalysisLib.outputs.comparison import save_figure
 from Training.papers.base import PAPERS, PaperFigure, catalog, config_at, find
 from Training.results import complete_run, run_name
 from Training.train import start_logging
@@ -31,10 +31,7 @@ def make_figure(figure: PaperFigure, configs: Sequence[str], runs: Path, path: P
     if missing:
         raise UsageError(f"No run of {', '.join(missing)} in {runs}; add --run and data.cache=DIR to make it.")
     drawn = figure.draw(folders, overrides)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    drawn.savefig(temporary, dpi=150)
-    temporary.replace(path)
+    save_figure(drawn, path)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ import vtk
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.prompts import Box, Point, Prompts
+from ICHAnalysisPanel.volume_nodes import to_world
 
 NEGATIVE_ATTRIBUTE = "ICHAnalysis.negative"
 POINTS_ATTRIBUTE = "ICHAnalysis.points"
@@ -121,18 +122,9 @@ def box_from_segment(segmentation: Any, segment_id: str, margin_mm: float = 5.0)
     affine = slicer.util.arrayFromVTKMatrix(matrix)
     limits = [(extent[2 * axis] - 0.5, extent[2 * axis + 1] + 0.5) for axis in range(3)]
     corners = np.array([[i, j, k, 1.0] for i in limits[0] for j in limits[1] for k in limits[2]])
-    ras = _segmentation_to_world(segmentation, (affine @ corners.T)[:3].T)
+    ras = to_world(segmentation, (affine @ corners.T)[:3].T)
     low, high = ras.min(axis=0) - margin_mm, ras.max(axis=0) + margin_mm
     return add_box("Box from segment", (low + high) / 2, high - low)
-
-
-def _segmentation_to_world(segmentation: Any, points: np.ndarray) -> np.ndarray:
-    parent = segmentation.GetParentTransformNode()
-    if parent is None:
-        return points
-    transform = vtk.vtkGeneralTransform()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(parent, None, transform)
-    return np.array([transform.TransformPoint(point) for point in points])
 
 
 def snapshot(boxes: Sequence[Any], points: Sequence[Any]) -> dict[str, Any]:

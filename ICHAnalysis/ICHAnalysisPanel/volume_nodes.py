@@ -124,7 +124,7 @@ def slice_geometry(node: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]
     placed = []
     for i, j in corners:
         ijk = np.stack([np.full(depth, float(i)), np.full(depth, float(j)), k, np.ones(depth)])
-        placed.append(_to_world(node, (ijk_to_ras @ ijk)[:3].T))
+        placed.append(to_world(node, (ijk_to_ras @ ijk)[:3].T))
     origin, right, down, far = placed
     column = (right - origin).mean(axis=0) / max(columns - 1, 1)
     row = (down - origin).mean(axis=0) / max(rows - 1, 1)
@@ -136,7 +136,7 @@ def slice_geometry(node: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]
     return origin, column, row, error <= SLICE_TOLERANCE_MM
 
 
-def _to_world(node: Any, points: np.ndarray) -> np.ndarray:
+def to_world(node: Any, points: np.ndarray) -> np.ndarray:
     """(N, 3) points of the node in world RAS."""
     parent = node.GetParentTransformNode()
     if parent is None:
