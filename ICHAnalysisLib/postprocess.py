@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from ICHAnalysisLib.analysis import LABEL_ICH, LABEL_IVH
-from ICHAnalysisLib.config.analyze import PostprocessConfig
+from ICHAnalysisLib.candidate_facts import CandidateFacts, CandidateView, log_odds, measure_candidate
+from ICHAnalysisLib.config.analyze import CandidateModel, PostprocessConfig
 from ICHAnalysisLib.preprocess import SliceStack, stack_to_native
 
 #: 26-connectivity: a bleed that steps sideways from slice to slice stays one lesion.
 CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)
+
+
+#: Log-odds of a candidate beyond which it is as good as certain; no candidate at all counts as the lowest.
+_SURE = 6.0
 
 
 @dataclass(frozen=True)
@@ -20,18 +26,26 @@ class Candidate:
     """One connected region of an automatic mask, on the stack, and why it was kept or not."""
 
     label: int
-    volume_ml: float
-    peak_probability: float
-    mean_probability: float
-    mean_hu: float
+    facts: CandidateFacts
+    log_odds: float
     slices: tuple[int, int]
     kept: bool
     reason: str = ""
 
     @property
-    def evidence(self) -> float:
-        """Evidence for hemorrhage: grows with size and confidence, 0 for nothing."""
-        return float(np.log1p(self.volume_ml / 0.1) * self.mean_probability)
+    def volume_ml(self) -> float:
+        """Its volume on the stack."""
+        return self.facts.volume_ml
+
+    @property
+    def mean_hu(self) -> float:
+        """Its mean density."""
+        return self.facts.mean_hu
+
+    @property
+    def probability(self) -> float:
+        """That it is intracerebral hemorrhage."""
+        return float(1 / (1 + np.exp(-self.log_odds)))
 
 
 def find_candidates(
@@ -40,117 +54,58 @@ def find_candidates(
     slice_presence: np.ndarray,
     brain: np.ndarray,
     rules: PostprocessConfig,
+    model: CandidateModel,
+    *,
     first: np.ndarray | None = None,
+    ivh: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list[Candidate]]:
     """Components of (S, H, W) ICH `probability` at the mask threshold: (component labels, candidates).
 
-    first: (S, H, W) the unprompted probability, which judges the candidates; `probability` itself where None.
-    slice_presence: (S,) DTViT's probability of each stack slice, NaN where not assessed. brain: (S, H, W) bool; it
-    refuses candidates that lie mostly outside, and cuts none, since its own margin is less exact than a lesion's.
+    first, ivh: (S, H, W) the unprompted probabilities, which judge the candidates; `probability` itself and 0 where
+    None. slice_presence: (S,) DTViT's probability of each stack slice, NaN where not assessed. brain: (S, H, W) bool;
+    it refuses candidates that lie mostly outside, and cuts none, since its own margin is less exact than a lesion's.
     """
     components, count = ndimage.label(probability >= rules.mask_threshold, structure=CONNECTIVITY)
-    judge = probability if first is None else first
+    view = CandidateView(
+        stack,
+        components,
+        probability if first is None else first,
+        np.zeros_like(probability) if ivh is None else ivh,
+        slice_presence,
+        brain,
+    )
     candidates = []
     for label, box in enumerate(ndimage.find_objects(components, max_label=count), start=1):
-        facts = _measure(components[box] == label, box, judge, stack, slice_presence, brain, rules)
-        reason = _refusal(facts, rules)
-        candidates.append(
-            Candidate(
-                label,
-                facts.volume_ml,
-                facts.peak,
-                facts.mean,
-                facts.mean_hu,
-                (box[0].start, box[0].stop - 1),
-                not reason,
-                reason,
-            )
-        )
+        facts = measure_candidate(label, box, view)
+        score = float(np.clip(log_odds(facts, model), -_SURE, _SURE))
+        reason = _refusal(facts, score, rules)
+        candidates.append(Candidate(label, facts, score, (box[0].start, box[0].stop - 1), not reason, reason))
     return components, candidates
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What a candidate is judged by. height_share: its height over the diameter of its largest section.
-
-    near_skull: share of its voxels close to the skull; 0 where it is too small for that rule.
-    """
-
-    volume_ml: float
-    peak: float
-    mean: float
-    mean_hu: float
-    presence: float
-    in_brain: float
-    height_share: float
-    near_skull: float
+def find_evidence(candidates: Sequence[Candidate]) -> float:
+    """Log-odds of the likeliest candidate that nothing but them speaks against; the lowest there are without one."""
+    return max((c.log_odds for c in candidates if c.kept or c.reason == UNLIKELY), default=-_SURE)
 
 
-def _measure(
-    inside: np.ndarray,
-    box: tuple[slice, ...],
-    judge: np.ndarray,
-    stack: SliceStack,
-    slice_presence: np.ndarray,
-    brain: np.ndarray,
-    rules: PostprocessConfig,
-) -> _Facts:
-    """Facts of the candidate that fills `inside` of the stack's part `box`."""
-    values = judge[box][inside]
-    areas = inside.sum(axis=(1, 2))
-    volume = float(areas @ stack.pixel_volumes_ml[box[0]])
-    presence = slice_presence[box[0]]
-    presence = presence[np.isfinite(presence)]
-    diameter = 2 * np.sqrt(areas.max() * stack.spacing_mm[0] * stack.spacing_mm[1] / np.pi)
-    large = volume >= rules.large_ml
-    return _Facts(
-        volume,
-        float(values.max()),
-        float(values.mean()),
-        float(stack.hu[box][inside].mean()),
-        float(presence.max()) if presence.size else 1.0,
-        float(brain[box][inside].mean()),
-        float(np.sum(stack.heights_mm[box[0]]) / diameter),
-        _near_skull(inside, box, brain, stack.spacing_mm, rules.skull_distance_mm) if large else 0.0,
-    )
+#: Why a candidate was refused that no hard rule refuses.
+UNLIKELY = "more like something else than like hemorrhage"
 
 
-def _near_skull(
-    inside: np.ndarray,
-    box: tuple[slice, ...],
-    brain: np.ndarray,
-    spacing_mm: tuple[float, float],
-    distance_mm: float,
-) -> float:
-    """Share of a candidate's voxels closer than so many mm to the edge of the brain in their slice."""
-    near = 0
-    for plane, s in zip(inside, range(box[0].start, box[0].stop), strict=True):
-        depth = ndimage.distance_transform_edt(brain[s], sampling=spacing_mm)
-        near += int(np.count_nonzero(depth[box[1:]][plane] < distance_mm))
-    return near / float(inside.sum())
-
-
-def _refusal(facts: _Facts, rules: PostprocessConfig) -> str:
+def _refusal(facts: CandidateFacts, score: float, rules: PostprocessConfig) -> str:
     """Why a candidate is not hemorrhage, or an empty text."""
     if facts.in_brain < rules.smallest_brain_share:
         return "outside the brain"
     if facts.volume_ml < rules.smallest_lesion_ml:
         return f"smaller than {rules.smallest_lesion_ml} mL"
-    if facts.peak < rules.seed_threshold:
+    if facts.peak_probability < rules.seed_threshold:
         return f"probability never reaches {rules.seed_threshold}"
-    lowest = rules.lowest_mean_probability if facts.volume_ml >= rules.large_ml else rules.lowest_small_mean
-    if facts.mean < lowest:
-        return f"mean probability below {lowest}"
     if facts.mean_hu > rules.highest_mean_hu:
         return f"mean density {facts.mean_hu:.0f} HU: calcification"
     if facts.mean_hu < rules.lowest_mean_hu:
         return f"mean density {facts.mean_hu:.0f} HU: too low for blood"
-    if facts.height_share < rules.lowest_height_share:
-        return "too flat for a clot: an artifact or dura"
-    if facts.near_skull > rules.highest_skull_share:
-        return "along the skull: outside the brain's substance"
-    if facts.presence < rules.slice_gate:
-        return "no slice of it looks like hemorrhage to DTViT"
+    if score < np.log(rules.lowest_probability / (1 - rules.lowest_probability)):
+        return UNLIKELY
     return ""
 
 

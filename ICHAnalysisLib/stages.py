@@ -16,15 +16,26 @@ from ICHAnalysisLib.ct.head import brain_mask
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.findings import Finding, Level
 from ICHAnalysisLib.location import scan_presence
-from ICHAnalysisLib.postprocess import Candidate, clean_ivh, find_candidates, keep_candidates, native_labels
+from ICHAnalysisLib.postprocess import (
+    Candidate,
+    clean_ivh,
+    find_candidates,
+    find_evidence,
+    keep_candidates,
+    native_labels,
+)
 from ICHAnalysisLib.preprocess import SliceStack, make_stack, native_to_stack, stack_to_native
 from ICHAnalysisLib.proposals import propose_boxes
 from ICHAnalysisLib.variations import vary
 
 if TYPE_CHECKING:
+    import torch
+
     from ICHAnalysisLib.clinical import ClinicalRecord
     from ICHAnalysisLib.predict import Models
+    from ICHAnalysisLib.prompt_projection import StackPrompts
     from ICHAnalysisLib.prompts import Prompts
+    from ICHAnalysisLib.segmentation_session import SegmentationSession
 
 #: A slice with less brain than this is not looked at (neck, vertex, air), mm2.
 SMALLEST_BRAIN_MM2 = 400.0
@@ -135,6 +146,44 @@ def see_slices(evidence: Evidence, models: Models) -> SliceAnswer:
     return SliceAnswer(stack, presence, location)
 
 
+@dataclass(frozen=True, eq=False)
+class Proposed:
+    """What ICH-SCNet outlines by itself, before anything is decided.
+
+    ich, ivh: (S, H, W) probabilities, the first answer raised inside the boxes that it proposed. components: int
+    (S, H, W), labels of `candidates`.
+    """
+
+    session: SegmentationSession
+    ich: np.ndarray
+    ivh: np.ndarray
+    boxes: StackPrompts
+    components: np.ndarray
+    candidates: list[Candidate]
+
+
+def propose_lesions(
+    evidence: Evidence,
+    slices: SliceAnswer,
+    models: Models,
+    text: torch.Tensor | None,
+    options: AnalyzeOptions,
+) -> Proposed:
+    """ICH-SCNet on every slice that holds brain, without a user's prompts; text: (1, 77) token ids or None."""
+    stack = evidence.stack(models.ich_scnet.preprocess)
+    brain, indices = evidence.brain(stack), evidence.brain_slices(stack)
+    session = models.ich_scnet.session(stack, text)
+    first, first_ivh = np.zeros(stack.hu.shape, np.float32), np.zeros(stack.hu.shape, np.float32)
+    if indices.size:
+        first[indices], first_ivh[indices] = session.predict(indices)
+    boxes = propose_boxes(first, brain, stack, options.proposals)
+    ich, ivh = session.refined(first, first_ivh, boxes, options.proposals)
+    components, candidates = find_candidates(
+        ich, stack, slices.presence, brain, options.postprocess, options.candidates, first=first, ivh=first_ivh
+    )
+    return Proposed(session, ich, ivh, boxes, components, candidates)
+
+
 def segment(
     evidence: Evidence,
     slices: SliceAnswer,
@@ -145,21 +194,12 @@ def segment(
     options: AnalyzeOptions,
 ) -> Segmented:
     """Masks of all slices: proposed automatically, or inside the user's boxes and at the user's points."""
-    stack = evidence.stack(models.ich_scnet.preprocess)
-    brain = evidence.brain(stack)
-    indices = evidence.brain_slices(stack)
-    text_input = models.ich_scnet.text(clinical, text)
-    session = models.ich_scnet.session(stack, text_input)
-    ich = np.zeros(stack.hu.shape, dtype=np.float32)
-    ivh = np.zeros_like(ich)
-    if indices.size:
-        ich[indices], ivh[indices] = session.predict(indices)
-    proposed = propose_boxes(ich, brain, stack, options.proposals)
-    refined, ivh = session.refined(ich, ivh, proposed, options.proposals)
-    components, candidates = find_candidates(refined, stack, slices.presence, brain, options.postprocess, first=ich)
+    seen = propose_lesions(evidence, slices, models, models.ich_scnet.text(clinical, text), options)
+    session, stack, ivh, candidates = seen.session, seen.session.stack, seen.ivh, seen.candidates
     presence = fused_presence(slices.scan_probability, candidates, options.fusion)
     automatic = presence >= options.fusion.threshold
-    ich_auto = refined * keep_candidates(components, candidates) if automatic else np.zeros_like(ich)
+    shown = keep_candidates(seen.components, candidates) if automatic else np.zeros(seen.ich.shape, bool)
+    ich_auto = seen.ich * shown
     findings: list[Finding] = []
     if prompts is not None and not prompts.empty:
         ich_final, ivh = session.prompted(prompts, ich_auto, ivh)
@@ -170,11 +210,11 @@ def segment(
         findings += candidate_findings(candidates)
     mask = ich_final >= options.postprocess.mask_threshold
     outlined = np.flatnonzero(mask.any(axis=(1, 2))).tolist()
-    ivh = clean_ivh(ivh * brain, mask, stack, options.postprocess)
+    ivh = clean_ivh(ivh * evidence.brain(stack), mask, stack, options.postprocess)
     labels, probability = native_labels(ich_final, ivh, stack, options.postprocess)
     interval = poor_interval = None
     if options.variations and mask.any():
-        varied = vary(session, ich_final, proposed, prompts, options)
+        varied = vary(session, ich_final, seen.boxes, prompts, options)
         interval, poor_interval = varied.volume_interval(), varied.poor_interval()
     elif options.intervals and mask.any():
         interval = session.volume_interval(ich_final, outlined, options.postprocess.mask_threshold)
@@ -202,16 +242,11 @@ def see_scan(evidence: Evidence, models: Models, want_heatmap: bool) -> ScanAnsw
 
 
 def fused_presence(slice_probability: float, candidates: Sequence[Candidate], fusion: FusionConfig) -> float:
-    """Probability of hemorrhage in the scan from DTViT's slices and the strongest kept candidate."""
+    """Probability of hemorrhage in the scan from DTViT's slices and the likeliest candidate."""
     clipped = float(np.clip(slice_probability, 1e-4, 1 - 1e-4))
     lesion = fusion.lesion_evidence * find_evidence(candidates)
     score = fusion.slice_logit * np.log(clipped / (1 - clipped)) + lesion + fusion.intercept
     return float(1 / (1 + np.exp(-np.clip(score, -30, 30))))
-
-
-def find_evidence(candidates: Sequence[Candidate]) -> float:
-    """Evidence of the strongest kept candidate; 0 without one."""
-    return max((candidate.evidence for candidate in candidates if candidate.kept), default=0.0)
 
 
 def candidate_findings(candidates: Sequence[Candidate]) -> list[Finding]:

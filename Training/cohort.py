@@ -15,14 +15,11 @@ of that head as it is, are cohorts as well:
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import logging
 import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,15 +30,17 @@ from ICHAnalysisLib.config.preprocess import LOCATIONS
 from ICHAnalysisLib.errors import ICHAnalysisError
 from ICHAnalysisLib.outputs.atomic import write_text
 from ICHAnalysisLib.overlap import dice
+from ICHAnalysisLib.postprocess import find_evidence
 from ICHAnalysisLib.predict import Models
 from ICHAnalysisLib.prompts import Box, Prompts
 from ICHAnalysisLib.simulate.cohort import SimulatedCase
-from ICHAnalysisLib.stages import Evidence, find_evidence, see_scan, see_slices, segment
+from ICHAnalysisLib.stages import Evidence, see_scan, see_slices, segment
 from Training.cohort_figures import as_markdown, fit_fusion, summarize
 from Training.data.pool import Plan, PoolConfig, add_pool_arguments, load_backgrounds, plan_case, pool_config
 from Training.data.pool import simulate_plan as simulate
 from Training.data.prompted_slices import clinical_record
 from Training.pictures import montage, save_rgb
+from Training.rows import read_rows, write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ def box_around(case: SimulatedCase, margin_mm: float = 2.0) -> Box:
 def run(cfg: PoolConfig, weights: str | None = None) -> dict[str, Any]:
     """Analyze what is missing of the cohort in `cfg.out`, and summarize all of it. Raises where no case worked."""
     table = cfg.out / "cohort.csv"
-    rows = _read(table)
+    rows = read_rows(table)
     done = {str(row["index"]) for row in rows}
     plans = [plan for plan in (plan_case(cfg, index) for index in range(cfg.count)) if str(plan.index) not in done]
     for number, row in enumerate(_analyzed(plans, cfg, weights), start=len(rows) + 1):
@@ -115,7 +114,7 @@ def run(cfg: PoolConfig, weights: str | None = None) -> dict[str, Any]:
             logger.warning("case %s: %s", row["index"], row["error"])
             continue
         rows.append(row)
-        _write(table, rows)
+        write_rows(table, rows)
         logger.info("%d/%d %s", number, cfg.count, row["case_id"])
     threshold = AnalyzeOptions().fusion.threshold
     summary = {"threshold": threshold, **summarize(rows, threshold)}
@@ -184,23 +183,6 @@ def _picture(case: SimulatedCase, labels: np.ndarray) -> np.ndarray:
         for source in (case.labels, labels)
     ]
     return np.concatenate([row for row in rows if row is not None])
-
-
-def _read(table: Path) -> list[dict[str, Any]]:
-    """Rows of an earlier run."""
-    if not table.exists():
-        return []
-    with table.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _write(table: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """All rows, whole."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(table, buffer.getvalue())
 
 
 def main(argv: list[str] | None = None) -> int:

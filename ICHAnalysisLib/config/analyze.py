@@ -16,20 +16,30 @@ class PostprocessConfig:
     smallest_lesion_ml: float = 0.1
     highest_mean_hu: float = 110.0  # above it a candidate is calcification (hazard 41)
     lowest_mean_hu: float = 38.0  # below it an automatic candidate is no blood
-    lowest_mean_probability: float = 0.85  # of the first, unprompted answer over an automatic candidate
-    lowest_small_mean: float = 0.905  # the same below `large_ml`, where look-alikes are many
-    large_ml: float = 5.0
-    lowest_height_share: float = 0.35  # height over the diameter of the largest section; flatter is artifact or dura
-    skull_distance_mm: float = 6.0  # a voxel closer to the brain's edge lies along the skull
-    highest_skull_share: float = 0.35  # of a large candidate that may lie there; small clots may be superficial
     smallest_brain_share: float = 0.5  # of a candidate's voxels that must lie inside the skull
-    slice_gate: float = 0.02  # a lesion needs a slice that DTViT gives at least this probability
+    lowest_probability: float = 0.3  # that an automatic candidate is hemorrhage, by `CandidateModel`
 
     def __post_init__(self) -> None:
-        if not 0 < self.mask_threshold < 1 or not 0 < self.seed_threshold < 1:
-            raise UsageError(
-                f"Postprocessing: thresholds {self.mask_threshold} and {self.seed_threshold} must lie between 0 and 1."
-            )
+        thresholds = (self.mask_threshold, self.seed_threshold, self.lowest_probability)
+        if not all(0 < threshold < 1 for threshold in thresholds):
+            raise UsageError(f"Postprocessing: thresholds {thresholds} must lie between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class CandidateModel:
+    """Log-odds that a candidate is hemorrhage: a logistic regression over `CandidateFacts.terms`.
+
+    Fitted on candidates of simulated scans by `Training.candidate_fit`; weights of terms as they are, not standardized.
+    """
+
+    intercept: float = -7.0269
+    log_volume: float = 0.3999  # of the volume in mL
+    log_doubt: float = -1.2615  # of 1 minus ICH-SCNet's mean probability
+    slice_logit: float = 0.4565  # of DTViT's surest slice
+    ivh: float = -4.0877  # mean probability of ventricular blood
+    near_skull: float = -4.2276  # share of it along the skull
+    near_skull_volume: float = -2.4575  # the same times `log_volume`: large collections there are outside the brain
+    log_height: float = 1.1439  # of the height in mm
 
 
 @dataclass(frozen=True)
@@ -51,10 +61,10 @@ class ProposalConfig:
 class FusionConfig:
     """Presence of a scan: logistic of both networks' evidence (coefficients fitted on simulated scans)."""
 
-    slice_logit: float = 1.2  # weight of the mean logit of DTViT's three highest slices
-    lesion_evidence: float = 1.4  # weight of log(1 + mL / 0.1) times mean probability of the largest lesion
-    intercept: float = -3.97
-    threshold: float = 0.5
+    slice_logit: float = 0.0  # weight of the mean logit of DTViT's three highest slices
+    lesion_evidence: float = 0.868  # weight of the log-odds of the likeliest candidate
+    intercept: float = 0.932
+    threshold: float = 0.6
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class AnalyzeOptions:
 
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    candidates: CandidateModel = field(default_factory=CandidateModel)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     heatmap: bool = True
     intervals: bool = True  # how far the outline's volume depends on its threshold

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from ICHAnalysisLib.config.analyze import FusionConfig, PostprocessConfig, ProposalConfig
+from ICHAnalysisLib.config.analyze import CandidateModel, FusionConfig, PostprocessConfig, ProposalConfig
 from ICHAnalysisLib.ct.volume import CTVolume
-from ICHAnalysisLib.postprocess import clean_ivh, find_candidates, keep_candidates, native_labels
+from ICHAnalysisLib.postprocess import clean_ivh, find_candidates, find_evidence, keep_candidates, native_labels
 from ICHAnalysisLib.preprocess import SliceStack
 from ICHAnalysisLib.prompts import SlicePrompts
 from ICHAnalysisLib.proposals import propose_boxes
@@ -15,6 +17,7 @@ from ICHAnalysisLib.segmentation_session import obey_points, within_boxes, witho
 from ICHAnalysisLib.stages import fused_presence
 
 RULES = PostprocessConfig()
+MODEL = CandidateModel(*[0.0] * 8)
 SIZE, SLICES = 64, 6
 
 
@@ -45,32 +48,46 @@ def blob(values: np.ndarray, k: slice, y: slice, x: slice, value: float) -> np.n
 def candidates_of(stack, probability, brain=None, presence=None, **kwargs):
     brain = np.ones(stack.hu.shape, bool) if brain is None else brain
     presence = np.full(SLICES, 0.9) if presence is None else presence
-    return find_candidates(probability, stack, presence, brain, RULES, **kwargs)
+    return find_candidates(probability, stack, presence, brain, RULES, kwargs.pop("model", MODEL), **kwargs)
 
 
-def test_a_flat_candidate_is_no_clot(stack):
-    probability = blob(np.zeros(stack.hu.shape, np.float32), slice(2, 3), slice(16, 40), slice(16, 40), 0.95)
-    blob(stack.hu, slice(2, 3), slice(16, 40), slice(16, 40), 60.0)
-    _, (flat,) = candidates_of(stack, probability)  # 5 mm high, a section of 576 mm2: 27 mm across
-    assert not flat.kept and "flat" in flat.reason
-    blob(probability, slice(3, 4), slice(16, 40), slice(16, 40), 0.95)
-    blob(stack.hu, slice(3, 4), slice(16, 40), slice(16, 40), 60.0)
-    _, (tall,) = candidates_of(stack, probability)
-    assert tall.kept
-
-
-def test_a_large_candidate_along_the_skull_is_outside_the_brain(stack):
+def test_the_model_weighs_what_was_measured(stack):
     brain = np.zeros(stack.hu.shape, bool)
     brain[:, 8:56, 8:56] = True
-    collection = (slice(1, 5), slice(10, 54), slice(8, 16))  # 8 mm thick along the inner table: 7 mL
-    probability = blob(np.zeros(stack.hu.shape, np.float32), *collection, 0.95)
-    blob(stack.hu, *collection, 65.0)
-    _, (along,) = candidates_of(stack, probability, brain=brain)
-    assert along.volume_ml == pytest.approx(4 * 44 * 8 * 5 / 1000)
-    assert not along.kept and "skull" in along.reason
-    small = blob(np.zeros(stack.hu.shape, np.float32), slice(1, 4), slice(30, 40), slice(8, 16), 0.95)
-    _, (superficial,) = candidates_of(stack, small, brain=brain)
-    assert superficial.volume_ml < 5 and superficial.kept
+    place = (slice(1, 5), slice(10, 54), slice(8, 16))  # 8 mm thick along the inner table: 7 mL
+    probability = blob(np.zeros(stack.hu.shape, np.float32), *place, 0.95)
+    ivh = blob(np.zeros(stack.hu.shape, np.float32), *place, 0.25)
+    blob(stack.hu, *place, 65.0)
+    model = CandidateModel(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+    _, (found,) = candidates_of(stack, probability, brain=brain, ivh=ivh, model=model)
+    volume = np.log(4 * 44 * 8 * 5 / 1000)
+    # Brain begins 2 pixels above the first row and at the first column: the last columns but two lie 6 mm from it.
+    near = 1 - (44 - 2 * 3) * 3 / (44 * 8)
+    assert found.facts.near_skull == pytest.approx(near)
+    terms = (volume, np.log(0.05), np.log(9.0), 0.25, near, near * volume, np.log(20.0))
+    expected = 1 + sum(weight * term for weight, term in zip((2, 3, 4, 5, 6, 7, 8), terms, strict=True))
+    small = CandidateModel(*(value / 100 for value in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)))
+    _, (scaled,) = candidates_of(stack, probability, brain=brain, ivh=ivh, model=small)
+    assert scaled.log_odds == pytest.approx(expected / 100, rel=1e-4)
+    assert found.log_odds == 6.0 and found.probability == pytest.approx(1 / (1 + np.exp(-6.0)))
+
+
+def test_evidence_is_the_likeliest_candidate_s(stack):
+    probability = blob(np.zeros(stack.hu.shape, np.float32), slice(2, 4), slice(20, 30), slice(20, 30), 0.95)
+    blob(probability, slice(0, 2), slice(40, 44), slice(40, 44), 0.95)
+    blob(stack.hu, slice(0, 4), slice(20, 44), slice(20, 44), 60.0)
+    larger_is_likelier = replace(MODEL, log_volume=1.0)
+    components, found = candidates_of(stack, probability, model=larger_is_likelier)
+    volumes = [candidate.volume_ml for candidate in found]
+    assert sorted(volumes) == pytest.approx([0.16, 1.0])
+    assert find_evidence(found) == pytest.approx(0.0, abs=1e-6)  # log of 1 mL
+    assert [c.kept for c in found] == [c.volume_ml > 0.5 for c in found]  # log odds of 0.16 mL: -1.8, below 0.3
+    unlikely = next(c for c in found if not c.kept)
+    assert "something else" in unlikely.reason
+    assert find_evidence([unlikely]) == pytest.approx(np.log(0.16))  # what is not shown still is evidence
+    assert find_evidence([]) == -6.0
+    refused = candidates_of(stack, np.where(probability > 0, 0.6, 0.0).astype(np.float32))[1]
+    assert find_evidence(refused) == -6.0  # a hard rule leaves none
 
 
 def test_volume_and_means_of_a_candidate_are_counted(stack):
@@ -81,7 +98,7 @@ def test_volume_and_means_of_a_candidate_are_counted(stack):
     assert candidate.mean_hu == pytest.approx(60.0)
     assert candidate.slices == (2, 3)
     assert candidate.kept
-    assert candidate.evidence == pytest.approx(np.log1p(10.0) * 0.95, rel=1e-5)
+    assert candidate.facts.mean_probability == pytest.approx(0.95) and candidate.facts.height_mm == 10.0
 
 
 @pytest.mark.parametrize(
@@ -92,7 +109,7 @@ def test_volume_and_means_of_a_candidate_are_counted(stack):
         ({"value": 0.6}, "never reaches"),
         ({"width": 2}, "smaller than"),
         ({"brain": False}, "outside the brain"),
-        ({"presence": 0.0}, "DTViT"),
+        ({"model": replace(MODEL, intercept=-2.0)}, "something else"),
         ({"first": 0.1}, "never reaches"),
     ],
 )
@@ -103,8 +120,8 @@ def test_each_rule_refuses_with_its_reason(stack, change, said):
     blob(stack.hu, *place, change.get("hu", 60.0))
     first = None if "first" not in change else np.full(stack.hu.shape, change["first"], np.float32)
     brain = np.full(stack.hu.shape, change.get("brain", True))
-    presence = np.full(SLICES, change.get("presence", 0.9))
-    components, (candidate,) = candidates_of(stack, probability, brain, presence, first=first)
+    model = change.get("model", MODEL)
+    components, (candidate,) = candidates_of(stack, probability, brain, first=first, model=model)
     assert not candidate.kept
     assert said in candidate.reason
     assert not keep_candidates(components, [candidate]).any()
@@ -156,8 +173,9 @@ def test_what_lies_outside_every_box_is_removed_unless_a_point_holds_it():
 
 def test_presence_rises_with_either_network():
     fusion = FusionConfig(slice_logit=1.0, lesion_evidence=1.0, intercept=0.0)
-    assert fused_presence(0.5, [], fusion) == pytest.approx(0.5)
-    assert fused_presence(0.9, [], fusion) == pytest.approx(0.9)
+    nothing = 1 / (1 + np.exp(6.0))
+    assert fused_presence(0.5, [], fusion) == pytest.approx(nothing)
+    assert fused_presence(0.9, [], fusion) == pytest.approx(9 * np.exp(-6.0) / (1 + 9 * np.exp(-6.0)))
 
 
 def test_points_are_obeyed_where_the_network_did_not():
