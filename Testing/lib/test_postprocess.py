@@ -77,7 +77,7 @@ def test_evidence_is_the_likeliest_candidate_s(stack):
     blob(probability, slice(0, 2), slice(40, 44), slice(40, 44), 0.95)
     blob(stack.hu, slice(0, 4), slice(20, 44), slice(20, 44), 60.0)
     larger_is_likelier = replace(MODEL, log_volume=1.0)
-    components, found = candidates_of(stack, probability, model=larger_is_likelier)
+    _, found = candidates_of(stack, probability, model=larger_is_likelier)
     volumes = [candidate.volume_ml for candidate in found]
     assert sorted(volumes) == pytest.approx([0.16, 1.0])
     assert find_evidence(found) == pytest.approx(0.0, abs=1e-6)  # log of 1 mL
