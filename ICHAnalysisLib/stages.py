@@ -192,9 +192,13 @@ def segment(
     clinical: ClinicalRecord | None,
     text: str | None,
     options: AnalyzeOptions,
+    seen: Proposed | None = None,
 ) -> Segmented:
-    """Masks of all slices: proposed automatically, or inside the user's boxes and at the user's points."""
-    seen = propose_lesions(evidence, slices, models, models.ich_scnet.text(clinical, text), options)
+    """Masks of all slices: proposed automatically, or inside the user's boxes and at the user's points.
+
+    seen: what `propose_lesions` said about this scan and text, where it was asked before.
+    """
+    seen = seen or propose_lesions(evidence, slices, models, models.ich_scnet.text(clinical, text), options)
     session, stack, ivh, candidates = seen.session, seen.session.stack, seen.ivh, seen.candidates
     presence = fused_presence(slices.scan_probability, candidates, options.fusion)
     automatic = presence >= options.fusion.threshold

@@ -20,6 +20,7 @@ import logging
 import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,13 @@ from ICHAnalysisLib.config.preprocess import LOCATIONS
 from ICHAnalysisLib.errors import ICHAnalysisError
 from ICHAnalysisLib.outputs.atomic import write_text
 from ICHAnalysisLib.overlap import dice
-from ICHAnalysisLib.postprocess import find_evidence
+from ICHAnalysisLib.postprocess import find_evidence, native_labels
 from ICHAnalysisLib.predict import Models
-from ICHAnalysisLib.prompts import Box, Prompts
+from ICHAnalysisLib.preprocess import native_to_stack
+from ICHAnalysisLib.prompt_projection import StackPrompts
+from ICHAnalysisLib.prompts import Box, Prompts, SlicePrompts
 from ICHAnalysisLib.simulate.cohort import SimulatedCase
-from ICHAnalysisLib.stages import Evidence, see_scan, see_slices, segment
+from ICHAnalysisLib.stages import Evidence, Proposed, propose_lesions, see_scan, see_slices, segment
 from Training.cohort_figures import as_markdown, fit_fusion, summarize
 from Training.data.pool import Plan, PoolConfig, add_pool_arguments, load_backgrounds, plan_case, pool_config
 from Training.data.pool import simulate_plan as simulate
@@ -46,18 +49,22 @@ logger = logging.getLogger(__name__)
 
 #: An automatic outline below this Dice is worth a picture.
 _POOR_DICE = 0.5
+#: How much larger than the hemorrhage a box is drawn on each side.
+_MARGIN_MM = 2.0
 
 
 def case_row(case: SimulatedCase, models: Models, options: AnalyzeOptions) -> tuple[dict[str, Any], np.ndarray]:
     """Truth and answers of one case, and the automatic label map (K, J, I).
 
-    Volumes in mL; Dice in 3-D on the acquired slices; `segment_poor` and `scan_poor` are ICH-SCNet's and the volume
+    Volumes in mL; Dice in 3-D on the acquired slices, automatic, with one box around the whole hemorrhage, and with a
+    box on each slice that holds a part of it; `segment_poor` and `scan_poor` are ICH-SCNet's and the volume
     net's probability of a poor outcome, from the image alone; `record_poor` is ICH-SCNet's with the patient's record,
     which the boxed answer reads too.
     """
     evidence = Evidence.of(case.volume, models)
     slices = see_slices(evidence, models)
-    automatic = segment(evidence, slices, models, None, None, None, options)
+    seen = propose_lesions(evidence, slices, models, None, options)
+    automatic = segment(evidence, slices, models, None, None, None, options, seen)
     scan = see_scan(evidence, models, want_heatmap=False)
     truth = case.labels == LABEL_ICH
     found = automatic.labels == LABEL_ICH
@@ -81,6 +88,7 @@ def case_row(case: SimulatedCase, models: Models, options: AnalyzeOptions) -> tu
         "record_poor": "",
         "dice": "",
         "dice_box": "",
+        "dice_slice_boxes": "",
         "found_location": "",
     }
     if truth.any():
@@ -89,18 +97,39 @@ def case_row(case: SimulatedCase, models: Models, options: AnalyzeOptions) -> tu
         row["record_poor"] = "" if boxed.poor_probability is None else round(boxed.poor_probability, 4)
         row["dice"] = round(dice(found, truth), 4)
         row["dice_box"] = round(dice(boxed.labels == LABEL_ICH, truth), 4)
+        row["dice_slice_boxes"] = round(dice(boxed_by_slice(seen, truth, options), truth), 4)
         areas = np.count_nonzero(boxed.labels == LABEL_ICH, axis=(1, 2)).astype(float)
         location = np.nan_to_num(slices.native_location())
         row["found_location"] = LOCATIONS[int((location * areas[:, None]).sum(axis=0).argmax())]
     return row, automatic.labels
 
 
-def box_around(case: SimulatedCase, margin_mm: float = 2.0) -> Box:
+def box_around(case: SimulatedCase, margin_mm: float = _MARGIN_MM) -> Box:
     """A box around the true hemorrhage, mm RAS, a little too large as a hand draws it."""
     k, j, i = np.nonzero(case.labels == LABEL_ICH)
     ras = case.volume.ijk_to_ras_points(np.stack([i, j, k], axis=1))
     low, high = ras.min(axis=0) - margin_mm, ras.max(axis=0) + margin_mm
     return Box(tuple(low.tolist()), tuple(high.tolist()))  # type: ignore[arg-type]
+
+
+def boxed_by_slice(
+    seen: Proposed, truth: np.ndarray, options: AnalyzeOptions, margin_mm: float = _MARGIN_MM
+) -> np.ndarray:
+    """Bool (K, J, I): the hemorrhage as found with a box of its own on every slice that holds some of `truth`."""
+    stack = seen.session.stack
+    bled = native_to_stack(truth.astype(np.float32), stack) > 0.5
+    margin = margin_mm / np.array(stack.spacing_mm * 2) * (-1, -1, 1, 1)
+    slices = []
+    for plane in bled:
+        y, x = np.nonzero(plane)
+        boxes = [np.array([x.min(), y.min(), x.max(), y.max()]) + margin] if y.size else []
+        slices.append(replace(SlicePrompts.empty(), boxes=np.array(boxes, np.float32).reshape(-1, 4)))
+    boxed = np.asarray(bled.any(axis=(1, 2)))
+    asked = np.flatnonzero(boxed).tolist()
+    ich = np.zeros(bled.shape, np.float32)
+    if asked:
+        ich[asked], _ = seen.session.obeying(asked, StackPrompts(tuple(slices), boxed, np.zeros_like(boxed), True))
+    return native_labels(ich, None, stack, options.postprocess)[0] == LABEL_ICH
 
 
 def run(cfg: PoolConfig, weights: str | None = None) -> dict[str, Any]:

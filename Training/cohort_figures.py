@@ -74,6 +74,8 @@ def summarize(rows: Sequence[Row], threshold: float) -> dict[str, Any]:
         "dice_p10": _tenth(large, "dice"),
         "dice_box": _mean(large, "dice_box"),
         "dice_box_p10": _tenth(large, "dice_box"),
+        "dice_slice_boxes": _mean(large, "dice_slice_boxes"),
+        "dice_slice_boxes_p10": _tenth(large, "dice_slice_boxes"),
         "dice_box_by_volume_ml": _by_band(rows, "volume_ml", BANDS_ML, lambda part: _mean(part, "dice_box")),
         "dice_by_location": {place: _mean([r for r in large if r["location"] == place], "dice") for place in LOCATIONS},
         "dice_by_thickness_mm": _by_band(large, "thickness_mm", BANDS_MM, lambda part: _mean(part, "dice")),

@@ -32,14 +32,14 @@ class CandidateModel:
     Fitted on candidates of simulated scans by `Training.candidate_fit`; weights of terms as they are, not standardized.
     """
 
-    intercept: float = -7.0269
-    log_volume: float = 0.3999  # of the volume in mL
-    log_doubt: float = -1.2615  # of 1 minus ICH-SCNet's mean probability
-    slice_logit: float = 0.4565  # of DTViT's surest slice
-    ivh: float = -4.0877  # mean probability of ventricular blood
-    near_skull: float = -4.2276  # share of it along the skull
-    near_skull_volume: float = -2.4575  # the same times `log_volume`: large collections there are outside the brain
-    log_height: float = 1.1439  # of the height in mm
+    intercept: float = -7.0327
+    log_volume: float = 0.3296  # of the volume in mL
+    log_doubt: float = -1.237  # of 1 minus ICH-SCNet's mean probability
+    slice_logit: float = 0.4091  # of DTViT's surest slice
+    ivh: float = -4.1332  # mean probability of ventricular blood
+    near_skull: float = -4.0641  # share of it along the skull
+    near_skull_volume: float = -2.3235  # the same times `log_volume`: large collections there are outside the brain
+    log_height: float = 1.0989  # of the height in mm
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class FusionConfig:
     """Presence of a scan: logistic of both networks' evidence (coefficients fitted on simulated scans)."""
 
     slice_logit: float = 0.0  # weight of the mean logit of DTViT's three highest slices
-    lesion_evidence: float = 0.868  # weight of the log-odds of the likeliest candidate
-    intercept: float = 0.932
+    lesion_evidence: float = 0.871  # weight of the log-odds of the likeliest candidate
+    intercept: float = 0.991
     threshold: float = 0.6
 
 

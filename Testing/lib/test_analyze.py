@@ -174,10 +174,10 @@ def test_cohort_of_fresh_seeds(models):
         location = ("deep", "lobar", "subtentorial")[n % 3]
         volume_ml = float(min(volumes[n], 20.0) if location == "subtentorial" else volumes[n])
         bled = simulate_case(70_000 + n, CaseSpec(has_ich=True, location=location, volume_ml=volume_ml))
-        found += analyze(bled.volume, models=models, options=AnalyzeOptions(heatmap=False))[0].presence.positive
-        _, arrays = analyze(
+        analysis, arrays = analyze(
             bled.volume, Prompts(boxes=(truth_box(bled),)), models=models, options=AnalyzeOptions(heatmap=False)
         )
+        found += analysis.presence.probability >= analysis.presence.threshold  # what was thought before the box
         boxed.append(dice(arrays.labels == LABEL_ICH, bled.labels == 1))
         clean = simulate_case(80_000 + n, CaseSpec(has_ich=False))
         false += analyze(clean.volume, models=models, options=AnalyzeOptions(heatmap=False))[0].presence.positive

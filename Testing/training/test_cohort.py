@@ -30,6 +30,7 @@ def row(ich: int, ml: float, presence: float, **more: Any) -> dict[str, Any]:
         "network_ml": ml + 2 if ich else 0.0,
         "dice": 0.8 if ich else "",
         "dice_box": 0.9 if ich else "",
+        "dice_slice_boxes": 0.95 if ich else "",
         "poor_outcome": "",
         "look_alikes": "",
         **more,
@@ -58,6 +59,7 @@ def test_figures_of_rows_counted_by_hand() -> None:
     assert bands["0 to 1"][0] == 0.0 and bands["2 to 10"][0] == 1.0 and bands["1 to 2"] is None
     assert bands["above 30"][0] == 0.5 and bands["above 30"][3] == 2
     assert found["dice"][0] == pytest.approx((0.8 + 0.6 + 0.8 + 0.8) / 4) and found["dice"][3] == 4
+    assert found["dice_slice_boxes"][0] == pytest.approx(0.95) and found["dice_slice_boxes_p10"][3] == 4
     assert found["dice_by_location"]["lobar"][0] == 0.6 and found["dice_by_location"]["subtentorial"] is None
     assert found["dice_by_thickness_mm"]["0 to 4"][3] == 1 and found["dice_by_noise_hu"]["3 to 4"][3] == 4
     assert found["outline_error_ml"][0] == pytest.approx((1 + 0 + 60 + 0) / 4)
@@ -111,7 +113,12 @@ def test_real_cases_become_rows_once(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [r["index"] for r in rows] == ["0", "1"] and len({r["case_id"] for r in rows}) == 2
     assert summary["cases"] == 2 and summary["presence_auc"] is None
     for one in rows:
-        assert 0 <= float(one["dice"]) <= 1 and float(one["dice_box"]) > 0.3 and one["poor_outcome"] in "01"
+        assert (
+            0 <= float(one["dice"]) <= 1
+            and float(one["dice_box"]) > 0.3
+            and float(one["dice_slice_boxes"]) > 0.3
+            and one["poor_outcome"] in "01"
+        )
         assert 0 < float(one["record_poor"]) < 1
     assert (tmp_path / "summary.md").read_text().startswith("2 scans")
     assert cohort.main([*arguments, "--count", "0"]) == 2
