@@ -64,7 +64,7 @@ class FusionConfig:
     slice_logit: float = 0.0  # weight of the mean logit of DTViT's three highest slices
     lesion_evidence: float = 0.871  # weight of the log-odds of the likeliest candidate
     intercept: float = 0.991
-    threshold: float = 0.6
+    threshold: float = 0.72
 
 
 @dataclass(frozen=True)
