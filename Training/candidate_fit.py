@@ -8,10 +8,8 @@ on, and a run with another --seed adds its scans to those in the folder.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -22,14 +20,14 @@ from ICHAnalysisLib.analysis import LABEL_ICH
 from ICHAnalysisLib.candidate_facts import CandidateFacts, log_odds
 from ICHAnalysisLib.config.analyze import AnalyzeOptions, CandidateModel
 from ICHAnalysisLib.discrimination import auc
-from ICHAnalysisLib.errors import ICHAnalysisError, UsageError
+from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.outputs.atomic import write_text
 from ICHAnalysisLib.postprocess import UNLIKELY, Candidate
 from ICHAnalysisLib.predict import Models
 from ICHAnalysisLib.preprocess import native_to_stack
 from ICHAnalysisLib.simulate.cohort import SimulatedCase
 from ICHAnalysisLib.stages import Evidence, propose_lesions, see_slices
-from Training.data.pool import PoolConfig, add_pool_arguments, load_backgrounds, plan_case, pool_config
+from Training.data.pool import PoolConfig, analysis_command, load_backgrounds, plan_case
 from Training.data.pool import simulate_plan as simulate
 from Training.rows import read_rows, write_rows
 
@@ -160,17 +158,14 @@ def _facts(row: Row) -> CandidateFacts:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; 0 done, 2 wrong use."""
-    parser = argparse.ArgumentParser(prog="python -m Training.candidate_fit", description=__doc__.splitlines()[0])
-    add_pool_arguments(parser, count=200, seed=880_000)
-    parser.add_argument("--weights", help="folder of other weights")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        print(json.dumps(run(pool_config(args), args.weights), indent=2))
-    except ICHAnalysisError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return analysis_command(
+        argv,
+        prog="python -m Training.candidate_fit",
+        description="The candidate model, fitted on simulated scans.",
+        run=run,
+        count=200,
+        seed=880_000,
+    )
 
 
 if __name__ == "__main__":

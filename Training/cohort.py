@@ -14,11 +14,9 @@ of that head as it is, are cohorts as well:
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import multiprocessing
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,7 +37,7 @@ from ICHAnalysisLib.prompts import Box, Prompts, SlicePrompts
 from ICHAnalysisLib.simulate.cohort import SimulatedCase
 from ICHAnalysisLib.stages import Evidence, Proposed, propose_lesions, see_scan, see_slices, segment
 from Training.cohort_figures import as_markdown, fit_fusion, summarize
-from Training.data.pool import Plan, PoolConfig, add_pool_arguments, load_backgrounds, plan_case, pool_config
+from Training.data.pool import Plan, PoolConfig, analysis_command, load_backgrounds, plan_case
 from Training.data.pool import simulate_plan as simulate
 from Training.data.prompted_slices import clinical_record
 from Training.pictures import montage, save_rgb
@@ -216,19 +214,15 @@ def _picture(case: SimulatedCase, labels: np.ndarray) -> np.ndarray:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; 0 done, 2 wrong use."""
-    parser = argparse.ArgumentParser(prog="python -m Training.cohort", description="Figures on a simulated cohort.")
-    add_pool_arguments(parser, count=200, seed=900_000)
-    parser.set_defaults(positive_fraction=0.5)
-    parser.add_argument("--weights", help="folder of other weights")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    args.out.mkdir(parents=True, exist_ok=True)
-    try:
-        print(json.dumps(run(pool_config(args), args.weights), indent=2))
-    except ICHAnalysisError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return analysis_command(
+        argv,
+        prog="python -m Training.cohort",
+        description="Figures on a simulated cohort.",
+        run=run,
+        count=200,
+        seed=900_000,
+        positive_fraction=0.5,
+    )
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ processes may fill one folder, and a larger --count adds cases to those that are
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -219,6 +220,32 @@ def pool_config(args: argparse.Namespace) -> PoolConfig:
     """The pool that `add_pool_arguments` describes. Raises UsageError where a value is out of its range."""
     names = [field.name for field in fields(PoolConfig) if field.name != "backgrounds"]
     return PoolConfig(**{name: getattr(args, name) for name in names}, backgrounds=tuple(args.background))
+
+
+def analysis_command(
+    argv: Sequence[str] | None,
+    *,
+    prog: str,
+    description: str,
+    run: Callable[[PoolConfig, str | None], dict[str, Any]],
+    count: int,
+    seed: int,
+    **defaults: Any,
+) -> int:
+    """A command line that shows a pool's cases to the networks and prints what `run` says; 0 done, 2 wrong use."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    add_pool_arguments(parser, count=count, seed=seed)
+    parser.set_defaults(**defaults)
+    parser.add_argument("--weights", help="folder of other weights")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        print(json.dumps(run(pool_config(args), args.weights), indent=2))
+    except ICHAnalysisError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
