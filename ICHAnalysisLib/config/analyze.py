@@ -61,7 +61,7 @@ class ProposalConfig:
 class FusionConfig:
     """Presence of a scan: logistic of both networks' evidence (coefficients fitted on simulated scans)."""
 
-    slice_logit: float = 0.0  # weight of the mean logit of DTViT's three highest slices
+    slice_logit: float = 0.0  # weight of the mean logit of DTViT's three highest slices; candidates hold all it adds
     lesion_evidence: float = 0.871  # weight of the log-odds of the likeliest candidate
     intercept: float = 0.991
     threshold: float = 0.72
