@@ -15,10 +15,10 @@ from ICHAnalysisLib.preprocess import SliceStack, stack_to_native
 
 #: 26-connectivity: a bleed that steps sideways from slice to slice stays one lesion.
 CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)
-
-
 #: Log-odds of a candidate beyond which it is as good as certain; no candidate at all counts as the lowest.
 _SURE = 6.0
+#: Why a candidate was refused that no hard rule refuses.
+UNLIKELY = "more like something else than like hemorrhage"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Candidate:
     def mean_hu(self) -> float:
         """Its mean density."""
         return self.facts.mean_hu
+
+    @property
+    def weighed(self) -> bool:
+        """Whether `CandidateModel` decides on it: no hard rule refuses it."""
+        return self.kept or self.reason == UNLIKELY
 
     @property
     def probability(self) -> float:
@@ -84,12 +89,8 @@ def find_candidates(
 
 
 def find_evidence(candidates: Sequence[Candidate]) -> float:
-    """Log-odds of the likeliest candidate that nothing but them speaks against; the lowest there are without one."""
-    return max((c.log_odds for c in candidates if c.kept or c.reason == UNLIKELY), default=-_SURE)
-
-
-#: Why a candidate was refused that no hard rule refuses.
-UNLIKELY = "more like something else than like hemorrhage"
+    """Log-odds of the likeliest candidate that no hard rule refuses; the lowest there are without one."""
+    return max((c.log_odds for c in candidates if c.weighed), default=-_SURE)
 
 
 def _refusal(facts: CandidateFacts, score: float, rules: PostprocessConfig) -> str:

@@ -22,7 +22,7 @@ from ICHAnalysisLib.config.analyze import AnalyzeOptions, CandidateModel
 from ICHAnalysisLib.discrimination import auc
 from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.outputs.atomic import write_text
-from ICHAnalysisLib.postprocess import UNLIKELY, Candidate
+from ICHAnalysisLib.postprocess import Candidate
 from ICHAnalysisLib.predict import Models
 from ICHAnalysisLib.preprocess import native_to_stack
 from ICHAnalysisLib.simulate.cohort import SimulatedCase
@@ -39,7 +39,6 @@ _TRUE_SHARE = 0.2
 _RIDGE = 1.0
 _FOLDS = 10
 _FACTS = [field.name for field in fields(CandidateFacts)]
-_TERMS = [field.name for field in fields(CandidateModel)][1:]
 Row = dict[str, Any]
 
 
@@ -63,7 +62,7 @@ def rows_of(
     }
     rows = []
     for candidate in candidates:
-        if candidate.kept or candidate.reason == UNLIKELY:
+        if candidate.weighed:
             share = float(bled[components == candidate.label].mean())
             facts = {name: round(value, 5) for name, value in asdict(candidate.facts).items()}
             rows.append({**scan, "is_ich": int(share > _TRUE_SHARE), **facts})
@@ -117,7 +116,9 @@ def fit_model(rows: Sequence[Row]) -> CandidateModel:
     """Logistic regression with a ridge on standardized terms, as weights of the terms themselves."""
     from scipy.optimize import minimize
 
-    terms = np.array([list(_facts(row).terms().values()) for row in rows])
+    by_name = [_facts(row).terms() for row in rows]
+    names = list(by_name[0])
+    terms = np.array([list(values.values()) for values in by_name])
     truth = np.array([int(row["is_ich"]) for row in rows])
     mean, sd = terms.mean(axis=0), terms.std(axis=0) + 1e-9
     scaled = (terms - mean) / sd
@@ -128,9 +129,8 @@ def fit_model(rows: Sequence[Row]) -> CandidateModel:
         value = np.logaddexp(0, np.where(truth == 1, -score, score)).sum() + 0.5 * _RIDGE * (weights[1:] ** 2).sum()
         return float(value), np.concatenate([[error.sum()], scaled.T @ error + _RIDGE * weights[1:]])
 
-    found = minimize(loss, np.zeros(1 + len(_TERMS)), jac=True, method="L-BFGS-B").x
+    found = minimize(loss, np.zeros(1 + len(names)), jac=True, method="L-BFGS-B").x
     weights = found[1:] / sd
-    names = list(_facts(rows[0]).terms())
     return CandidateModel(
         round(float(found[0] - weights @ mean), 4), **{n: round(float(w), 4) for n, w in zip(names, weights)}
     )
