@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,14 @@ from ICHAnalysisLib.config.volume_net import VolumeNetConfig
 from ICHAnalysisLib.device import choose_device, choose_dtype
 from ICHAnalysisLib.errors import WeightsError
 from ICHAnalysisLib.interval import SizeBands, volume_interval, volume_of_size
-from ICHAnalysisLib.preprocess import SliceStack, channels_of, scan_tensor, scan_to_stack
+from ICHAnalysisLib.preprocess import (
+    SliceStack,
+    channels_of,
+    scan_tensor,
+    scan_to_stack,
+    slice_channels,
+    with_neighbors,
+)
 from ICHAnalysisLib.quick_imports import collector_paused
 from ICHAnalysisLib.segmentation_session import SegmentationSession
 from ICHAnalysisLib.stretch import Stretch
@@ -52,9 +60,9 @@ class Predictor:
         """The context in which this device answers fastest with the same result."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def slices_tensor(self, hu: np.ndarray) -> torch.Tensor:
-        """(n, H, W) HU to (n, C, H, W) windows on the device."""
-        channels = channels_of(hu, self.preprocess)
+    def slices_tensor(self, hu: np.ndarray, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """Slices `indices` of a stack's HU (S, H, W) to (n, C, H, W) windows on the device."""
+        channels = slice_channels(with_neighbors(hu, indices), self.preprocess)
         tensor = torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32)).to(self.device)
         return tensor.contiguous(memory_format=torch.channels_last)
 
@@ -62,14 +70,14 @@ class Predictor:
 class DTViTPredictor(Predictor):
     """Presence and location of slices (DTViT)."""
 
-    def predict(self, hu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n, H, W) HU to presence probability (n,) and location probabilities (n, 3)."""
+    def predict(self, hu: np.ndarray, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slices `indices` of a stack's HU (S, H, W) to presence (n,) and location probabilities (n, 3)."""
         temperature = float(self.weights.card.get("temperature", 1.0))
         location_temperature = float(self.weights.card.get("location_temperature", 1.0))
         presence, location = [], []
         with torch.inference_mode(), self.autocast():
-            for start in range(0, len(hu), BATCH):
-                output = self.network(self.slices_tensor(hu[start : start + BATCH]))
+            for start in range(0, len(indices), BATCH):
+                output = self.network(self.slices_tensor(hu, indices[start : start + BATCH]))
                 presence.append(torch.sigmoid(output["presence_logits"].float() / temperature).cpu().numpy())
                 location.append((output["location_logits"].float() / location_temperature).softmax(dim=1).cpu().numpy())
         return np.concatenate(presence), np.concatenate(location)
@@ -134,6 +142,11 @@ class ICHSCNetPredictor(Predictor):
         super().__init__(network, weights, device)
         if self.network.cfg.tasks == "cla":
             raise WeightsError("These ICH-SCNet weights classify only; an analysis needs masks.")
+        if weights.preprocess.channels != self.network.cfg.image_channels:
+            raise WeightsError(
+                f"These ICH-SCNet weights read {self.network.cfg.image_channels} channels and their preprocessing "
+                f"makes {weights.preprocess.channels}; the file is damaged."
+            )
 
     def text(self, clinical: Any, text: str | None) -> torch.Tensor | None:
         """(1, 77) token ids of the record's sentence or of free text; None where nothing is known."""

@@ -8,7 +8,7 @@ so that flipped and permuted files look alike. Stack slices ascend toward superi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -39,6 +39,25 @@ def channels_of(hu: np.ndarray, cfg: PreprocessConfig) -> np.ndarray:
     if cfg.bone_hu is not None:
         hu = without_bone(hu, cfg.bone_hu)
     return windows_to_channels(hu, cfg.windows)
+
+
+def with_neighbors(planes: np.ndarray, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """(S, H, W) to (n, 3, H, W): the slice below, the slice itself and the one above of `indices`.
+
+    Beyond the lowest and highest slice stands that slice itself, so that a single slice is its own neighbor.
+    """
+    around = np.asarray(indices, dtype=int)[:, None] + np.array([-1, 0, 1])
+    return np.asarray(planes)[np.clip(around, 0, len(planes) - 1)]
+
+
+def slice_channels(triples: np.ndarray, cfg: PreprocessConfig) -> np.ndarray:
+    """(..., 3, H, W) HU of `with_neighbors` to (..., C, H, W): the slice's windows, then those below and above."""
+    below, own, above = (triples[..., n, :, :] for n in range(3))
+    channels = channels_of(own, cfg)
+    if not cfg.neighbor_windows:
+        return channels
+    seen_beside = replace(cfg, windows=cfg.neighbor_windows)
+    return np.concatenate([channels, *(channels_of(plane, seen_beside) for plane in (below, above))], axis=-3)
 
 
 def without_bone(hu: np.ndarray, bone_hu: float) -> np.ndarray:

@@ -199,7 +199,7 @@ class SegmentationSession:
         """(n, C, H, W) windows of slices."""
         missing = [s for s in part if s not in self._images]
         if missing:
-            tensor = self.variation.image(self.predictor.slices_tensor(self.stack.hu[missing]))
+            tensor = self.variation.image(self.predictor.slices_tensor(self.stack.hu, missing))
             self._images.update({s: tensor[n : n + 1] for n, s in enumerate(missing)})
         joined = torch.cat([self._images[s] for s in part])
         return joined.contiguous(memory_format=torch.channels_last)

@@ -35,7 +35,7 @@ def slice_attention(
     attention = np.zeros(stack.hu.shape, dtype=np.float32)
     for n in np.unique(stack.slice_of_native()[wanted]):
         with torch.enable_grad():
-            attention[n] = slice_heatmap(network.network, network.slices_tensor(stack.hu[n : n + 1]))[0]
+            attention[n] = slice_heatmap(network.network, network.slices_tensor(stack.hu, [int(n)]))[0]
     if in_brain:
         attention *= native_to_stack(brain_mask(volume).astype(np.float32), stack) > 0.5
     native = stack_to_native(attention, stack)

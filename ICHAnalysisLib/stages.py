@@ -142,7 +142,7 @@ def see_slices(evidence: Evidence, models: Models) -> SliceAnswer:
     presence = np.full(stack.hu.shape[0], np.nan)
     location = np.full((stack.hu.shape[0], len(LOCATIONS)), np.nan)
     if indices.size:
-        presence[indices], location[indices] = models.dtvit.predict(stack.hu[indices])
+        presence[indices], location[indices] = models.dtvit.predict(stack.hu, indices)
     return SliceAnswer(stack, presence, location)
 
 

@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ICHAnalysisLib.config.ich_scnet import ICHSCNetConfig
+from ICHAnalysisLib.config.ich_scnet import SLICE_CHANNELS, ICHSCNetConfig
 from ICHAnalysisLib.networks.densenet import OUTCOMES, OutcomeClassifier
 from ICHAnalysisLib.networks.encoders import (
     BatchedMaskDecoder,
@@ -98,7 +98,7 @@ class SamComparator(Comparator):
         dense = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         decoder = cast(BatchedMaskDecoder, self.interactions[0].decoder)  # a ModuleList does not say what it holds
         positions = self.prompt_encoder.get_dense_pe()
-        seen = self.sam_image(image)
+        seen = self.sam_image(image[:, :SLICE_CHANNELS])
         masks = [
             decoder.decode(seen[b : b + 1], positions, self._sparse(prompts.slices(b, b + 1), size), dense)
             for b in range(len(image))
@@ -121,7 +121,7 @@ class OutcomeComparator(Comparator):
 
     def __init__(self, cfg: ICHSCNetConfig, late_width: int = 0) -> None:
         super().__init__()
-        self.classifier = OutcomeClassifier(cfg.classifier, 3, late_width)
+        self.classifier = OutcomeClassifier(cfg.classifier, SLICE_CHANNELS, late_width)
 
     def forward(
         self,
@@ -133,7 +133,7 @@ class OutcomeComparator(Comparator):
     ) -> ICHSCNetOutput:
         """As `ICHSCNet.forward`; prompts change nothing."""
         text = text if text is not None else self.encode_text(text_tokens, len(image))
-        return ICHSCNetOutput(feature=image, valid_masks=(), outcome=self.classifier(image, text))
+        return ICHSCNetOutput(feature=image, valid_masks=(), outcome=self.classifier(image[:, :SLICE_CHANNELS], text))
 
 
 class WordsComparator(OutcomeComparator):
@@ -195,12 +195,17 @@ def as_word(numbers: Tensor | None) -> TextFeatures | None:
     return TextFeatures(numbers.unsqueeze(1), torch.ones(len(numbers), 1, dtype=torch.bool, device=numbers.device))
 
 
+def _channels(cfg: ICHSCNetConfig) -> int:
+    """Channels of an image with its prompts: what ICH-SCNet itself reads, neighboring slices too."""
+    return cfg.image_channels + PLANES
+
+
 def _unet(cfg: ICHSCNetConfig) -> Comparator:
     """A plain U-Net of five levels, 16 to 256 channels."""
     from monai.networks.nets import UNet
 
     channels = (16, 32, 64, 128, 256)
-    network = UNet(2, 3 + PLANES, cfg.num_classes, channels, (2, 2, 2, 2), num_res_units=2, norm="batch")
+    network = UNet(2, _channels(cfg), cfg.num_classes, channels, (2, 2, 2, 2), num_res_units=2, norm="batch")
     return SegmentationComparator(network)
 
 
@@ -208,7 +213,7 @@ def _segresnet(cfg: ICHSCNetConfig) -> Comparator:
     """MONAI's SegResNet with 16 initial filters."""
     from monai.networks.nets import SegResNet
 
-    return SegmentationComparator(SegResNet(2, 16, 3 + PLANES, cfg.num_classes))
+    return SegmentationComparator(SegResNet(2, 16, _channels(cfg), cfg.num_classes))
 
 
 def _nnunet(cfg: ICHSCNetConfig) -> Comparator:
@@ -223,7 +228,7 @@ def _nnunet(cfg: ICHSCNetConfig) -> Comparator:
     kernels = (3,) * len(levels)
     network = DynUNet(
         2,
-        3 + PLANES,
+        _channels(cfg),
         cfg.num_classes,
         kernels,
         strides,

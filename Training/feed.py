@@ -18,6 +18,8 @@ from Training.tasks.base import Batch
 
 log = logging.getLogger(__name__)
 
+_GONE = "DataLoader worker (pid"  # torch's words for a process that exited or was killed, not for one that raised
+
 #: What a broken file raises. Anything else is a fault of the code and ends the run.
 UNREADABLE = (OSError, EOFError, ValueError, ICHAnalysisError)
 
@@ -108,7 +110,7 @@ def dead_loaders_named(workers: int) -> Iterator[None]:
         yield
     except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
         in_transit = workers > 0 and not isinstance(error, RuntimeError)
-        if not in_transit and "DataLoader worker" not in str(error):
+        if not in_transit and _GONE not in str(error):  # an error inside a loader names one too, and is its own
             raise
         reason = " ".join(str(error).split()) or "while it handed a batch over"
         raise LoaderError(f"A loader process died ({reason}). Often memory ran out: lower data.workers.") from error

@@ -18,20 +18,21 @@ from scipy import ndimage
 
 from ICHAnalysisLib.errors import ICHAnalysisError
 from ICHAnalysisLib.overlap import dice
+from ICHAnalysisLib.preprocess import with_neighbors
 from ICHAnalysisLib.prompts import SlicePrompts
 from ICHAnalysisLib.weights.registry import file_sha256
 from Training.data.cache import ICH, CacheCase
 
 log = logging.getLogger(__name__)
 
-#: HU (H, W) and prompts to a bool mask (H, W).
+#: HU (3, H, W) of a slice between its neighbors and prompts to the slice's bool mask (H, W).
 Predict = Callable[[np.ndarray, SlicePrompts], np.ndarray]
 _SMALLEST_PX = 20
 _MISSED = 0.5  # a lesion of which less than this share is found
 
 
 def prompt_effects(slices: Iterable[tuple[np.ndarray, np.ndarray]], predict: Predict) -> dict[str, float]:
-    """Means over lesions of pairs of HU and reference (H, W); counts beside them, NaN where there is none.
+    """Means over lesions of pairs of what `predict` reads and the reference (H, W), and counts; NaN of none.
 
     negative_removed: share of a predicted lesion that a negative point takes away. negative_elsewhere: share of the
     other predicted pixels that go with it. positive_before, positive_after: share of a missed lesion that is found
@@ -67,12 +68,12 @@ def prompt_effects(slices: Iterable[tuple[np.ndarray, np.ndarray]], predict: Pre
 
 
 def largest_slices(cases: Sequence[CacheCase]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """HU and reference of the slice of each bleeding case with most hemorrhage."""
+    """HU (3, H, W), between its neighbors, and reference of each bleeding case's slice with most hemorrhage."""
     for case in cases:
         areas = np.asarray(case.meta["slices"]["ich"])
         if areas.max() >= _SMALLEST_PX:
             s = int(areas.argmax())
-            yield np.asarray(case.hu[s], dtype=np.float32), np.asarray(case.labels[s]) == ICH
+            yield with_neighbors(case.hu, [s])[0].astype(np.float32), np.asarray(case.labels[s]) == ICH
 
 
 def load_predict(path: Path) -> tuple[Predict, Predict]:
@@ -85,7 +86,7 @@ def load_predict(path: Path) -> tuple[Predict, Predict]:
     from ICHAnalysisLib.config.base import from_dict
     from ICHAnalysisLib.config.ich_scnet import ICHSCNetConfig
     from ICHAnalysisLib.networks.ich_scnet import build_ich_scnet
-    from ICHAnalysisLib.preprocess import channels_of
+    from ICHAnalysisLib.preprocess import slice_channels
     from ICHAnalysisLib.prompts import PromptBatch
     from ICHAnalysisLib.segmentation_session import obey_points, without_negatives
     from ICHAnalysisLib.weights.registry import load_state, load_weights
@@ -95,7 +96,7 @@ def load_predict(path: Path) -> tuple[Predict, Predict]:
     load_state(network, weights)
 
     def probability(hu: np.ndarray, prompts: SlicePrompts) -> np.ndarray:
-        image = torch.from_numpy(channels_of(hu, weights.preprocess))[None]
+        image = torch.from_numpy(slice_channels(hu, weights.preprocess))[None]
         with torch.inference_mode():
             output = network(image, PromptBatch.from_slices([prompts]), with_outcome=False)
         return torch.sigmoid(output.segmentation[0, 0]).numpy()
@@ -104,7 +105,7 @@ def load_predict(path: Path) -> tuple[Predict, Predict]:
         return probability(hu, prompts) >= 0.5
 
     def obeying(hu: np.ndarray, prompts: SlicePrompts) -> np.ndarray:
-        return obey_points(probability(hu, without_negatives(prompts)), hu, prompts) >= 0.5
+        return obey_points(probability(hu, without_negatives(prompts)), hu[1], prompts) >= 0.5
 
     return alone, obeying
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ICHAnalysisLib.config.preprocess import PreprocessConfig
+from ICHAnalysisLib.config.preprocess import BONE_ISH, BRAIN, PreprocessConfig
 from ICHAnalysisLib.errors import UsageError
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SAM_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 SAM_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
+
+SLICE_CHANNELS = 3  # of the slice itself, as the towers read it
 
 #: Ids of open_clip's SimpleTokenizer that the clinical template can produce, plus start and end of text, in rising
 #: order; `ICHAnalysisLib.clinical.template_token_ids` recomputes them. Trained weights depend on this order.
@@ -110,6 +112,8 @@ class ICHSCNetConfig:
     residual blocks after each bridge. finest_pool: the finest bridge works on averages over blocks of this many pixels.
     norm: of the convolution blocks and of the bridges.
     shared_decoder: one mask decoder serves all four scales, else four copies are fine-tuned.
+    neighbor_channels: channels of the slices below and above, behind the slice's own three; only the stem reads them,
+    so that the towers keep the three channels of their published weights.
     dense_prompts: prompts are also drawn as extra channels of the stem's input; see `ICHSCNet`.
     num_classes: 1: hemorrhage (S); 2: hemorrhage and intraventricular blood, channel 0 being S.
     max_boxes, max_points: prompts a slice is padded to, so that the answer does not depend on its batch.
@@ -135,6 +139,7 @@ class ICHSCNetConfig:
     attention_dim: int = 512
     attention_heads: int = 8
     shared_decoder: bool = False
+    neighbor_channels: int = 0
     dense_prompts: bool = False
     num_classes: int = 1
     max_boxes: int = 4
@@ -149,10 +154,17 @@ class ICHSCNetConfig:
             )
         if self.fold < 1 or (self.fold > 1 and self.per_scale):
             raise UsageError(f"ICH-SCNet: fold is {self.fold}; it must be at least 1, and 1 with per_scale.")
+        if self.neighbor_channels < 0:
+            raise UsageError(f"ICH-SCNet: neighbor_channels is {self.neighbor_channels}; it must be 0 or more.")
         if self.num_classes not in (1, 2):
             raise UsageError(f"ICH-SCNet: num_classes is {self.num_classes}; 1 (ICH) and 2 (ICH, IVH) exist.")
         if self.per_scale and self.interaction == "sam_clip" and self.towers == "trained":
             raise UsageError("ICH-SCNet: per_scale is the reading with frozen towers; use towers = frozen with it.")
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the image: the slice's own, then its neighbors'."""
+        return SLICE_CHANNELS + self.neighbor_channels
 
 
 COMPACT = ICHSCNetConfig(
@@ -199,6 +211,7 @@ COMPACT = ICHSCNetConfig(
     attention_dim=64,
     attention_heads=4,
     shared_decoder=True,
+    neighbor_channels=4,
     dense_prompts=True,
     num_classes=2,
 )
@@ -239,8 +252,8 @@ PRESETS: dict[str, ICHSCNetConfig] = {"compact": COMPACT, "base": BASE, "paper":
 
 #: What each preset's slices look like before the network (decision S33).
 PREPROCESS: dict[str, PreprocessConfig] = {
-    "compact": PreprocessConfig(),
+    "compact": PreprocessConfig(neighbor_windows=(BRAIN, BONE_ISH)),
     "base": PreprocessConfig(),
     "paper": PreprocessConfig(layout="square", size=256),
-    "tiny": PreprocessConfig(spacing_mm=3.6, size=64),
+    "tiny": PreprocessConfig(spacing_mm=3.6, size=64, neighbor_windows=(BRAIN, BONE_ISH)),
 }

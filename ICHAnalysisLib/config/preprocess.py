@@ -47,12 +47,14 @@ class PreprocessConfig:
     In plane the acquired slices are resampled to `spacing_mm` and cut or padded to `size` pixels around the head
     (`layout` "physical"), or the head's bounding box is stretched to `size` ("stretch", paper 003), or its square
     hull is scaled to `size` ("square", papers 000 and 002).
-    Scan networks also set `depth` and `slice_spacing_mm`.
+    Scan networks also set `depth` and `slice_spacing_mm`. Slice networks may see the slices below and above too, in the
+    `neighbor_windows`: what a thick slice holds in part, and what runs on like a vessel or the falx, shows there.
     """
 
     spacing_mm: float = 0.9
     size: int = 256
     windows: tuple[HUWindow, ...] = (BRAIN, SUBDURAL, BONE_ISH)
+    neighbor_windows: tuple[HUWindow, ...] = ()  # of the slice below, then of the one above, as further channels
     layout: Literal["physical", "stretch", "square"] = "physical"
     slab_mm: float = 5.0  # series thinner than 2.5 mm are averaged to slabs of this height
     remove_holder: bool = True
@@ -68,3 +70,12 @@ class PreprocessConfig:
             )
         if not self.windows:
             raise UsageError("Preprocessing: at least one HU window is needed.")
+        if self.neighbor_windows and self.depth is not None:
+            raise UsageError(
+                "Preprocessing: neighbor_windows are for slice networks; with a depth all slices are seen."
+            )
+
+    @property
+    def channels(self) -> int:
+        """Channels of a network's input."""
+        return len(self.windows) + 2 * len(self.neighbor_windows)

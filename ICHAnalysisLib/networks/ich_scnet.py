@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ICHAnalysisLib.config.ich_scnet import ICHSCNetConfig
+from ICHAnalysisLib.config.ich_scnet import SLICE_CHANNELS, ICHSCNetConfig
 from ICHAnalysisLib.networks.densenet import OutcomeClassifier
 from ICHAnalysisLib.networks.encoders import (
     ClipImageTower,
@@ -90,7 +90,8 @@ class ICHSCNet(nn.Module):
     def _build_trunk(self) -> None:
         """Stem and three down-sampling layers: I^0..I^3."""
         cfg = self.cfg
-        channels = (3 + (PLANES if cfg.dense_prompts else 0)) * cfg.fold**2
+        # Neighbors last: weights trained without them fit when zeros are appended.
+        channels = (cfg.image_channels + (PLANES if cfg.dense_prompts else 0)) * cfg.fold**2
         self.stem = ConvBlock(channels, cfg.widths[0], 1, cfg.residual_blocks[0], cfg.norm)
         sources = [cfg.widths[0] if cfg.stem_in_trunk else channels, *cfg.widths[1:3]]
         self.down = nn.ModuleList(
@@ -135,7 +136,8 @@ class ICHSCNet(nn.Module):
         self.interactions = nn.ModuleList(modules)
 
     def encode(self, image: Tensor) -> TowerFeatures:
-        """Tower features of (B, 3, H, W) slices in [0, 1]; they depend on neither prompts nor text."""
+        """Tower features of (B, 3, H, W) slices in [0, 1]; they depend on neither prompts, text nor neighbors."""
+        image = image[:, :SLICE_CHANNELS]
         return TowerFeatures(
             self.sam_image(image) if self.sam_image is not None else None,
             self.clip_image(image) if self.clip_image is not None else None,
@@ -155,12 +157,19 @@ class ICHSCNet(nn.Module):
         text: TextFeatures | None = None,
         deep: bool = True,
     ) -> ICHSCNetOutput:
-        """image (B, 3, H, W): HU windows in [0, 1]; prompts in its pixels; text_tokens (B, 77) or None.
+        """image (B, C, H, W): HU windows in [0, 1], three of the slice, then the neighbors'; prompts in its pixels;
+        text_tokens (B, 77) or None.
 
         features, text: what `encode` and `encode_text` returned for these slices, to spare the towers a second look.
         deep: False leaves out what only the losses read, the deeper stages' logits and those of F.
-        Raises ValueError where features come with `per_scale`, whose towers depend on trained layers.
+        Raises ValueError where features come with `per_scale`, whose towers depend on trained layers, or where the
+        image has other channels.
         """
+        if image.shape[1] != self.cfg.image_channels:
+            raise ValueError(
+                f"The image has {image.shape[1]} channels; this network reads {SLICE_CHANNELS} and "
+                f"{self.cfg.neighbor_channels} of the neighbors."
+            )
         if features is not None and self.cfg.per_scale:
             raise ValueError("per_scale runs the towers on trained features; they cannot be cached.")
         size = (image.shape[-2], image.shape[-1])
@@ -185,9 +194,9 @@ class ICHSCNet(nn.Module):
 
     def _scales(self, image: Tensor, prompts: PromptBatch) -> list[Tensor]:
         """I^0 at the stem's width, then I^1..I^3: (B, C_k, H / 2^k, W / 2^k), H and W divided by the fold."""
-        source = image
-        if self.cfg.dense_prompts:
-            source = torch.cat([image, prompt_planes(prompts, image)], dim=1)
+        own, beside = image[:, :SLICE_CHANNELS], image[:, SLICE_CHANNELS:]
+        planes = [prompt_planes(prompts, own)] if self.cfg.dense_prompts else []
+        source = torch.cat([own, *planes, beside], dim=1)
         if self.cfg.fold > 1:
             source = F.pixel_unshuffle(source, self.cfg.fold)  # (B, C fold^2, H / fold, W / fold)
         scales = [self.stem(source)]

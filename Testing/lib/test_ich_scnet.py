@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ICHAnalysisLib.config.ich_scnet import BASE, COMPACT, PAPER, PREPROCESS, ICHSCNetConfig  # noqa: E402
+from ICHAnalysisLib.config.ich_scnet import BASE, COMPACT, PAPER, PREPROCESS, PRESETS, SLICE_CHANNELS, ICHSCNetConfig  # noqa: E402
 from ICHAnalysisLib.errors import UsageError  # noqa: E402
 from ICHAnalysisLib.networks.ich_scnet import ICHSCNet, build_ich_scnet, part_of, state_of  # noqa: E402
 from ICHAnalysisLib.networks.prompt_planes import prompt_planes  # noqa: E402
@@ -48,8 +48,12 @@ def some_prompts(batch: int) -> PromptBatch:
     return prompts
 
 
+def pictures(model: ICHSCNet, batch: int) -> torch.Tensor:
+    return torch.rand(batch, model.cfg.image_channels, SIZE, SIZE)
+
+
 def run(model: ICHSCNet, batch: int = 2, **kwargs: object):
-    return model(torch.rand(batch, 3, SIZE, SIZE), some_prompts(batch), text(batch), **kwargs)
+    return model(pictures(model, batch), some_prompts(batch), text(batch), **kwargs)
 
 
 @pytest.mark.parametrize("cfg", [trained(), frozen(), frozen(per_scale=True)], ids=["compact", "base", "paper"])
@@ -87,10 +91,10 @@ def test_a_classifier_can_be_skipped() -> None:
 @pytest.mark.parametrize("cfg", [trained(), frozen(), frozen(per_scale=True)], ids=["compact", "base", "paper"])
 def test_gradients_reach_exactly_what_is_to_learn(cfg: ICHSCNetConfig) -> None:
     model = build_ich_scnet(cfg)
-    first, second = run(model), model(torch.rand(2, 3, SIZE, SIZE), PromptBatch.empty(2), None)
+    first, second = run(model), model(pictures(model, 2), PromptBatch.empty(2), None)
     negative = some_prompts(2)
     negative.point_labels[:, 0] = 0
-    third = model(torch.rand(2, 3, SIZE, SIZE), negative, text(2))
+    third = model(pictures(model, 2), negative, text(2))
     loss = sum(stage.square().mean() for out in (first, second, third) for stage in out.stage_logits)
     loss = loss + sum(out.outcome.square().sum() + out.feature_logits.square().mean() for out in (first, second, third))
     loss.backward()
@@ -118,7 +122,7 @@ def test_frozen_parts_are_the_paper_s() -> None:
 
 def test_features_once_encoded_give_the_same_answer() -> None:
     model = build_ich_scnet(trained()).eval()
-    image, prompts = torch.rand(2, 3, SIZE, SIZE), some_prompts(2)
+    image, prompts = pictures(model, 2), some_prompts(2)
     whole = model(image, prompts, text(2))
     cached = model(image, prompts, features=model.encode(image), text=model.encode_text(text(2), 2))
     assert torch.equal(whole.segmentation, cached.segmentation) and torch.equal(whole.outcome, cached.outcome)
@@ -126,7 +130,7 @@ def test_features_once_encoded_give_the_same_answer() -> None:
 
 def test_towers_per_scale_cannot_be_cached() -> None:
     model = build_ich_scnet(frozen(per_scale=True)).eval()
-    image = torch.rand(1, 3, SIZE, SIZE)
+    image = pictures(model, 1)
     with pytest.raises(ValueError, match="cannot be cached"):
         model(image, some_prompts(1), features=model.encode(image))
 
@@ -141,7 +145,7 @@ def test_gradients_pass_through_the_frozen_towers_per_scale() -> None:
 
 def test_the_answer_does_not_depend_on_the_batch() -> None:
     model = build_ich_scnet(trained()).eval()
-    image, prompts, tokens = torch.rand(3, 3, SIZE, SIZE), some_prompts(3), text(3)
+    image, prompts, tokens = pictures(model, 3), some_prompts(3), text(3)
     tokens[1] = 0
     prompts.box_valid[2] = False
     together = model(image, prompts, tokens)
@@ -153,7 +157,7 @@ def test_the_answer_does_not_depend_on_the_batch() -> None:
 
 def test_no_text_is_the_same_as_a_row_of_padding() -> None:
     model = build_ich_scnet(trained()).eval()
-    image, prompts = torch.rand(1, 3, SIZE, SIZE), PromptBatch.empty(1)
+    image, prompts = pictures(model, 1), PromptBatch.empty(1)
     none = model(image, prompts, None)
     zeros = model(image, prompts, torch.zeros(1, 77, dtype=torch.long))
     assert torch.allclose(none.outcome, zeros.outcome, atol=1e-5)
@@ -163,7 +167,7 @@ def test_no_text_is_the_same_as_a_row_of_padding() -> None:
 @pytest.mark.parametrize("cfg", [trained(), frozen()], ids=["compact", "base"])
 def test_every_kind_of_prompt_reaches_the_masks(cfg: ICHSCNetConfig) -> None:
     model = build_ich_scnet(cfg).eval()
-    image = torch.rand(1, 3, SIZE, SIZE)
+    image = pictures(model, 1)
     none = model(image, PromptBatch.empty(1)).segmentation
     box, plus, minus = PromptBatch.empty(1), PromptBatch.empty(1), PromptBatch.empty(1)
     box.boxes[0, 0], box.box_valid[0, 0] = torch.tensor([10.0, 12.0, 40.0, 30.0]), True
@@ -192,7 +196,7 @@ def test_prompts_as_planes() -> None:
 def test_bfloat16_and_channels_last_train() -> None:
     model = build_ich_scnet(trained()).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    image = torch.rand(2, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
+    image = pictures(model, 2).to(memory_format=torch.channels_last)
     for _ in range(2):
         with torch.autocast("cpu", torch.bfloat16):
             out = model(image, some_prompts(2), text(2))
@@ -202,6 +206,29 @@ def test_bfloat16_and_channels_last_train() -> None:
         assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
         optimizer.step()
     assert torch.isfinite(loss)
+
+
+def test_neighbors_reach_the_masks_and_not_the_towers() -> None:
+    """Their channels come last: weights of a network without them, with zeros appended, answer as they did."""
+    model = build_ich_scnet(trained()).eval()
+    image = pictures(model, 2)
+    other = image.clone()
+    other[:, SLICE_CHANNELS:] = torch.rand_like(other[:, SLICE_CHANNELS:])
+    prompts = some_prompts(2)
+    assert (model(image, prompts).segmentation - model(other, prompts).segmentation).abs().max() > 1e-5
+    for before, after in zip((model.encode(image).sam, model.encode(image).clip), vars(model.encode(other)).values()):
+        assert torch.equal(before, after)
+    alone = build_ich_scnet(trained(neighbor_channels=0)).eval()
+    state = alone.state_dict()
+    own = model.stem.conv.weight.shape[1]
+    kept = state["stem.conv.weight"]
+    state["stem.conv.weight"] = torch.cat([kept, torch.zeros(len(kept), own - kept.shape[1], *kept.shape[2:])], dim=1)
+    model.load_state_dict(state)
+    for seen in (image, other):
+        expected = alone(seen[:, :SLICE_CHANNELS], prompts).segmentation
+        assert torch.allclose(model(seen, prompts).segmentation, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="3 channels; this network reads 3 and 4"):
+        model(image[:, :SLICE_CHANNELS], prompts)
 
 
 def test_fold_keeps_the_image_size() -> None:
@@ -219,6 +246,9 @@ def test_presets_differ_as_the_docs_say() -> None:
     assert (PAPER.clip.vision_width, PAPER.clip.text_width, PAPER.clip.image_size) == (1024, 768, 224)  # S14, S7
     windows = [(window.lower, window.upper) for window in PREPROCESS["paper"].windows]
     assert windows == [(0, 80), (-20, 180), (-100, 300)] and PREPROCESS["paper"].layout == "square"  # S33
+    for name, cfg in PRESETS.items():
+        assert PREPROCESS[name].channels == cfg.image_channels
+        assert bool(cfg.neighbor_channels) == (name in ("compact", "tiny"))
 
 
 def test_scales_of_the_paper_start_from_the_image() -> None:
@@ -226,7 +256,7 @@ def test_scales_of_the_paper_start_from_the_image() -> None:
     model = build_ich_scnet(frozen(per_scale=True))
     assert model.down[0].conv.in_channels == 3 and [block.conv.stride for block in model.down] == [(2, 2)] * 3
     assert [layer.out_channels for layer in model.to_image] == [3, 3, 3]
-    sizes = [tuple(scale.shape[-2:]) for scale in model._scales(torch.rand(1, 3, SIZE, SIZE), PromptBatch.empty(1))]
+    sizes = [tuple(scale.shape[-2:]) for scale in model._scales(pictures(model, 1), PromptBatch.empty(1))]
     assert sizes == [(64, 64), (32, 32), (16, 16), (8, 8)]
 
 
@@ -238,6 +268,7 @@ def test_scales_of_the_paper_start_from_the_image() -> None:
         ({"num_classes": 3}, "num_classes"),
         ({"per_scale": True, "fold": 1}, "frozen"),
         ({"fold": 0}, "fold"),
+        ({"neighbor_channels": -1}, "neighbor_channels"),
     ],
 )
 def test_impossible_sizes_are_refused(change: dict, words: str) -> None:

@@ -19,8 +19,10 @@ from ICHAnalysisLib.preprocess import (
     scan_positions,
     scan_tensor,
     scan_to_stack,
+    slice_channels,
     stack_to_native,
     windows_to_channels,
+    with_neighbors,
 )
 
 CFG = PreprocessConfig(spacing_mm=2.0, size=128)
@@ -43,6 +45,22 @@ def test_bone_is_masked_before_the_windows_on_request() -> None:
         40,
         110,
     )
+
+
+def test_a_slice_is_seen_between_its_neighbors() -> None:
+    hu = np.arange(4, dtype=np.float32)[:, None, None] * 10 + np.zeros((4, 2, 2), np.float32)
+    around = with_neighbors(hu, [0, 2, 3])
+    assert around[..., 0, 0].tolist() == [[0, 0, 10], [10, 20, 30], [20, 30, 30]]  # ends stand beside themselves
+    cfg = PreprocessConfig(windows=(HUWindow(50, 100), HUWindow(25, 50)), neighbor_windows=(HUWindow(20, 40),))
+    shown = slice_channels(around, cfg)
+    assert cfg.channels == 4 and shown.shape == (3, 4, 2, 2) and shown.dtype == np.float32
+    np.testing.assert_allclose(shown[1, :, 0, 0], [20 / 100, 20 / 50, 10 / 40, 30 / 40])
+    np.testing.assert_allclose(shown[0, :, 0, 0], [0, 0, 0, 10 / 40])
+    np.testing.assert_array_equal(
+        slice_channels(around, PreprocessConfig()), channels_of(hu[[0, 2, 3]], PreprocessConfig())
+    )
+    with pytest.raises(UsageError, match="neighbor_windows"):
+        PreprocessConfig(neighbor_windows=(BRAIN,), depth=8)
 
 
 def head_volume(depth: int = 12, step: float = 5.0, pixels: int = 128, pixel: float = 1.8) -> CTVolume:

@@ -27,6 +27,7 @@ from ICHAnalysisLib.weights.registry import LoadedWeights  # noqa: E402
 from Testing.lib.scnet_sizes import frozen, trained  # noqa: E402
 
 PREPROCESS = PreprocessConfig(spacing_mm=2.0, size=64, remove_holder=False)
+BESIDE = replace(PREPROCESS, neighbor_windows=PREPROCESS.windows[:2])  # as the small network of `trained` reads
 
 
 def head() -> CTVolume:
@@ -39,14 +40,13 @@ def head() -> CTVolume:
     return CTVolume.from_affine(np.repeat(plane[None], 5, axis=0).astype(np.float32), affine)
 
 
-def session(cfg: ICHSCNetConfig, temperature: float = 1.0) -> SegmentationSession:
+def session(cfg: ICHSCNetConfig, temperature: float = 1.0, seen: PreprocessConfig | None = None) -> SegmentationSession:
     torch.manual_seed(0)
     network = build_ich_scnet(cfg)
-    weights = LoadedWeights(
-        "ich_scnet", to_dict(cfg), PREPROCESS, network.state_dict(), card={"temperature": temperature}
-    )
+    seen = seen or (BESIDE if cfg.neighbor_channels else PREPROCESS)
+    weights = LoadedWeights("ich_scnet", to_dict(cfg), seen, network.state_dict(), card={"temperature": temperature})
     predictor = ICHSCNetPredictor(network, weights, torch.device("cpu"))
-    return predictor.session(make_stack(head(), PREPROCESS), None)
+    return predictor.session(make_stack(head(), seen), None)
 
 
 @pytest.mark.parametrize("cfg", [trained(), frozen()], ids=["compact", "base"])
@@ -82,6 +82,8 @@ def test_a_rough_mask_reaches_a_network_that_draws_no_prompts() -> None:
 def test_weights_that_cannot_carry_an_analysis_are_refused() -> None:
     with pytest.raises(WeightsError, match="classify only"):
         session(trained(tasks="cla"))
+    with pytest.raises(WeightsError, match="read 7 channels and their preprocessing makes 3"):
+        session(trained(), seen=PREPROCESS)
     cfg = replace(
         SCAN_NETS["tiny"], classification=False, outcome_from_size=False, volume_pool="average", aux_density=False
     )

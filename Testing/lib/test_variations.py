@@ -75,7 +75,7 @@ def session(reader: Reader) -> SegmentationSession:
         device="cpu",
         autocast=nullcontext,
         weights=SimpleNamespace(card={}),
-        slices_tensor=lambda hu: torch.from_numpy(hu)[:, None],
+        slices_tensor=lambda hu, indices: torch.from_numpy(hu[list(indices)])[:, None],
     )
     return SegmentationSession(predictor, stack(), None)
 

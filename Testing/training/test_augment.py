@@ -114,12 +114,48 @@ def test_a_new_clot_is_labeled_where_it_is_bright_and_nowhere_else() -> None:
     assert drawn > 15 and min(areas) < 150 and max(areas) > 900
 
 
+def test_a_new_clot_goes_on_in_the_slices_beside_it_or_ends() -> None:
+    """Where it ends in a slice and fills less than half of it, the slice is denser and has no label."""
+    hu = np.repeat(head(0, clot=False, size=128, slices=3)[0][1:2], 3, axis=0)
+    shown, ended = 0, 0
+    for seed in range(60):
+        image, target = torch.from_numpy(hu.copy()), torch.zeros((3, 128, 128), dtype=torch.uint8)
+        scene = augment_tissue.Scene(image, target, np.random.default_rng(seed), zoom=0.5)
+        if not insert_clot(scene, 1):
+            assert not target.any()
+            continue
+        assert scene.has_blood == bool((target == 1).any())
+        denser = (image - torch.from_numpy(hu)).numpy() > 5
+        beside = [bool(denser[n].sum() >= 10) for n in (0, 2)]
+        shown += any(beside)
+        if not (target[1] == 1).any():
+            ended += denser[1].sum() >= 10
+            assert sum(beside) == 1 and bool((target == 1).any())  # it lies on one side of a slice that it ends in
+    assert shown > 25 and ended >= 3
+
+
+def test_what_a_clot_fills_in_part_takes_its_density_along() -> None:
+    """A slice that holds a third of the clot shows a third of its excess after the clot got another density."""
+    hu = np.full((3, 64, 64), 30.0, dtype=np.float32)
+    labels = np.zeros((3, 64, 64), dtype=np.uint8)
+    hu[1, 20:44, 20:44], labels[1, 20:44, 20:44] = 66.0, 1
+    hu[2, 20:44, 20:44] = 42.0
+    for seed in range(5):
+        image = torch.from_numpy(hu.copy())
+        scene = augment_tissue.Scene(image, torch.from_numpy(labels), np.random.default_rng(seed), zoom=1.0)
+        scene.happens = lambda probability: probability > 0.5  # the density alone
+        augment_tissue._clot_density(scene, 30.0)
+        whole, third = (float(image[n, 30:34, 30:34].mean()) - 30 for n in (1, 2))
+        assert abs(whole - 36) > 2 and third / whole == pytest.approx(1 / 3, abs=0.06)
+        assert float(image[0].mean()) == pytest.approx(30.0, abs=0.2)
+
+
 def test_only_slices_that_may_bleed_do() -> None:
     hu, labels = (array[1:2] for array in head(0, clot=False, size=128, slices=3))
     config = AugmentConfig(new_clot=1.0)
     bled = []
     for seed in range(8):
-        _, drawn, _ = augment(hu, labels, np.random.default_rng(seed), config, 1.8, may_bleed=True)
+        _, drawn, _ = augment(hu, labels, np.random.default_rng(seed), config, 1.8, bled_into=0)
         bled.append(bool((drawn == 1).any()))
     assert sum(bled) >= 4
     for seed in range(8):

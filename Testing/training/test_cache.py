@@ -45,6 +45,7 @@ def test_key_follows_content_and_preprocessing() -> None:
     assert key != cache.cache_key(("scanm", "ask"), PREPROCESS)
     assert key != cache.cache_key(("scan", "mask"), replace(PREPROCESS, spacing_mm=0.8))
     assert key == cache.cache_key(("scan", "mask"), replace(PREPROCESS, bone_hu=150.0))  # masked when read
+    assert key == cache.cache_key(("scan", "mask"), replace(PREPROCESS, neighbor_windows=PREPROCESS.windows))
 
 
 def test_nothing_half_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,28 @@ def test_plain_slice_is_the_cached_one(cases: list[CacheCase]) -> None:
     assert data[SLICES]["has_ich"] == 0
 
 
+def test_neighbors_are_seen_and_varied_with_their_slice(cases: list[CacheCase]) -> None:
+    beside = replace(PREPROCESS, neighbor_windows=(BRAIN,))
+    data = SliceDataset(cases, beside)
+    for s, (below, above) in {0: (0, 1), 2: (1, 3), SLICES - 1: (SLICES - 2, SLICES - 1)}.items():
+        item = data[SLICES + s]
+        assert item["image"].shape == (5, SIZE, SIZE)
+        np.testing.assert_array_equal(item["hu"], cases[1].hu[s].astype(np.float32))
+        for channel, n in ((3, below), (4, above)):
+            np.testing.assert_array_equal(
+                item["image"][channel], apply_window(cases[1].hu[n].astype(np.float32), BRAIN)
+            )
+    geometry = AugmentConfig(tissue=0.0, scanner=0.0, new_clot=0.0)  # turned and warped alike
+    varied = SliceDataset(cases, beside, augment=geometry, seed=1)
+    alone = 0
+    for visit in range(40):
+        own, below, above = varied[SLICES + 2 + visit * len(varied)]["image"][[0, 3, 4]]
+        alone += bool(np.array_equal(own, below) and np.array_equal(own, above))
+        skulls = [(plane >= 1).sum() for plane in (own, below, above)]
+        assert max(skulls) < 1.6 * min(skulls)
+    assert 0 < alone < 8  # now and then it is seen as the only slice of a scan
+
+
 def test_augmentation_follows_seed_epoch_index_and_visit_alone(cases: list[CacheCase]) -> None:
     def item(seed: int, epoch: int, index: int) -> np.ndarray:
         data = SliceDataset(cases, PREPROCESS, augment=AugmentConfig(), seed=seed)

@@ -26,6 +26,15 @@ class DiesAtThree(Dataset):
         return 4
 
 
+class Breaks(DiesAtThree):
+    """Items 0, 1, 2, and a fault of the code."""
+
+    def __getitem__(self, index: int) -> Batch:
+        if index == 3:
+            raise RuntimeError("min() of nothing")
+        return super().__getitem__(index)
+
+
 def _stack(items: Sequence[Batch]) -> Batch:
     return {"value": torch.stack([item["value"] for item in items])}
 
@@ -45,5 +54,7 @@ def test_so_is_one_whose_batch_was_on_its_way_and_an_error_of_the_code_stays_wha
         raise ConnectionResetError(104, "Connection reset by peer")
     with pytest.raises(EOFError), dead_loaders_named(workers=0):
         raise EOFError
+    with pytest.raises(RuntimeError, match="min\\(\\) of nothing"):  # raised in a loader that lives
+        list(feed(Breaks(), [[0, 1], [2, 3]], _stack, workers=1))
     with pytest.raises(RuntimeError, match="shapes"), dead_loaders_named(workers=1):
         raise RuntimeError("shapes do not fit")

@@ -280,6 +280,11 @@ def test_export_says_what_the_weights_are() -> None:
     assert export.config == task.network
 
 
+def test_channels_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"reads 3 channels; .* make 7"):
+        make_task({"neighbor_channels": 0})
+
+
 def test_unknown_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="gamma"):
         make_task(loss={"gamma": 1})

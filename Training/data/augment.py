@@ -1,8 +1,9 @@
 """Domain randomization of CT slices in Hounsfield units: one draw, applied alike to every slice of a stack.
 
-A slice network passes one slice (N = 1), a scan network all of them (N = D), so that both meet the same world:
-other anatomy (`augment`), other tissue (`augment_tissue`), other scanners (`augment_scanner`). Every draw comes from
-the numpy Generator that is passed in; nothing else is random. Legend: N slices, H rows, W columns.
+A slice network passes one slice, alone or between its neighbors (N = 1 or 3), a scan network all of them (N = D), so
+that both meet the same world: other anatomy (`augment`), other tissue (`augment_tissue`), other scanners
+(`augment_scanner`). Every draw comes from the numpy Generator that is passed in; nothing else is random. Legend: N
+slices, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -45,21 +46,21 @@ def augment(
     rng: np.random.Generator,
     cfg: AugmentConfig,
     pixel_mm: float = 0.9,
-    may_bleed: bool = False,
+    bled_into: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Vary one stack. hu (N, H, W) HU, labels uint8 (N, H, W) with 255 unknown, H and W multiples of 4.
 
     Returns float32 HU, uint8 labels, and the factor by which the clot's area, and so its volume, grew.
     pixel_mm: pixel size, so that noise grains and inserted structures keep their size in mm on coarser grids.
-    may_bleed: a clot may be drawn into this slice (one slice of a scan that is known to hold none).
+    bled_into: the slice that a clot may be drawn into, with its neighbors; only of a scan that is known to hold none.
     """
     image = torch.from_numpy(np.array(hu, dtype=np.float32))
     masks = _soft_masks(labels)
     image, masks, growth, angle = _geometry(image, masks, rng, cfg)
     target = _hard_labels(masks, image.shape)
     scene = augment_tissue.Scene(image, target, rng, cfg.strength * cfg.tissue, 0.9 / pixel_mm, angle)
-    if may_bleed and scene.happens(cfg.new_clot):
-        augment_clot.insert_clot(scene)
+    if bled_into is not None and scene.happens(cfg.new_clot):
+        augment_clot.insert_clot(scene, bled_into)
     image = augment_tissue.vary(scene)
     image = augment_scanner.vary(image, rng, cfg.strength * cfg.scanner, 0.9 / pixel_mm)
     return image.numpy(), target.numpy(), growth

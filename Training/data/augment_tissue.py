@@ -17,6 +17,7 @@ from Training.data.fields import blur, coordinates, ellipse, enlarge, smooth_fie
 from Training.data.regions import FACTOR, find_regions
 
 _BRAIN_HU = 33.0
+_DENSER_HU = 6.0  # than brain: part of a clot's density, at a noise that is blurred away
 
 
 class Scene:
@@ -85,6 +86,11 @@ class Scene:
         """(slices, H, W) smooth field with `cells` knots across the whole picture."""
         return smooth_field(self.rng, (slices, *self.image.shape[1:]), cells * self.share)
 
+    def random_slice(self) -> int:
+        """A random slice; of three, more often the middle one, whose answer is asked for."""
+        count = len(self.image)
+        return 1 if count == 3 and self.rng.random() < 0.6 else int(self.rng.integers(count))
+
     def random_inside(self, n: int, least_depth: float = 0.0) -> np.ndarray | None:
         """A random (row, column) inside the skull of slice n, at least so many pixels from the bone."""
         cells = np.argwhere(self.regions[n].inside & (self.depth[n].numpy()[::FACTOR, ::FACTOR] >= least_depth))
@@ -142,12 +148,23 @@ def _clot_density(scene: Scene, base: float) -> None:
         gain = float(np.clip((max(wanted, base + 7) - base) / (mean - base), 0.25, 2.6))
         # Softly beyond the label, so that partial volume stays one.
         soft = (1.6 * blur(mask.float(), 1.1 * scene.zoom)).clamp(max=1.0)
+        soft = torch.maximum(soft, _partly_filled(scene, soft, base))
         image += soft * (gain * _two_densities(scene) - 1) * (image - base).clamp(min=0)
         if rng.random() < 0.35:
             image += soft * rng.uniform(0.5, 5.0) * scene.field(rng.uniform(20, 70), image.shape[0])
     if scene.happens(0.2):
         near = (1.5 * blur(scene.blood.float(), 2.0 * scene.zoom)).clamp(max=1.0)
         image += near * (blur(image, rng.uniform(0.6, 1.6) * scene.zoom) - image)
+
+
+def _partly_filled(scene: Scene, soft: torch.Tensor, base: float) -> torch.Tensor:
+    """Weights (N, H, W) of dense pixels over or under a clot, which fills less than half of their slice: they take its
+    density along, or a slice would contradict its neighbor."""
+    if len(soft) == 1:
+        return torch.zeros_like(soft)
+    nothing = torch.zeros_like(soft[:1])
+    beside = torch.maximum(torch.cat([soft[1:], nothing]), torch.cat([nothing, soft[:-1]]))
+    return beside * torch.sigmoid((blur(scene.image, scene.zoom) - base - _DENSER_HU) / 1.5)
 
 
 def _two_densities(scene: Scene) -> torch.Tensor:
@@ -203,7 +220,7 @@ def _calcifications(scene: Scene) -> None:
     """Small bright blobs: pineal gland, choroid plexus, falx, vessel walls; some in mirrored pairs."""
     rng = scene.rng
     for _ in range(int(rng.integers(1, 5))):
-        n = int(rng.integers(scene.image.shape[0]))
+        n = scene.random_slice()
         center = scene.random_inside(n, 6.0)
         if center is None:
             continue
@@ -212,6 +229,9 @@ def _calcifications(scene: Scene) -> None:
         for point in (center, _mirrored(scene, n, center))[: 2 if rng.random() < 0.35 else 1]:
             blob = ellipse(scene.image.shape, tuple(point), tuple(radii), rng.uniform(0, np.pi), 0.6)
             _raise(scene, n, blob, peak)
+            beside = n + (1 if rng.random() < 0.5 else -1)
+            if 0 <= beside < len(scene.image) and rng.random() < 0.4:  # it reaches into the next slice
+                _raise(scene, beside, blob * rng.uniform(0.1, 0.9), peak)
 
 
 def _mirrored(scene: Scene, n: int, point: np.ndarray) -> np.ndarray:
@@ -226,7 +246,7 @@ def _mirrored(scene: Scene, n: int, point: np.ndarray) -> np.ndarray:
 def _basal_ganglia_calcification(scene: Scene) -> None:
     """A pair of fainter, larger, cloudy calcifications deep in the brain."""
     rng = scene.rng
-    n = int(rng.integers(scene.image.shape[0]))
+    n = scene.random_slice()
     center = scene.random_inside(n, 35.0)
     if center is None:
         return
@@ -259,7 +279,7 @@ def _strips(scene: Scene) -> None:
             start, end = middle + sign * half * 0.45 * along, middle + sign * half * 1.15 * along
             bar = strip(shape, start, end, rng.uniform(1.0, 3.2) * scene.zoom, rng.normal(0, 2))
             _raise(scene, n, bar * (scene.inside[n] > 0.4), hu)
-    n = int(rng.integers(shape[0]))
+    n = scene.random_slice()
     for _ in range(int(rng.integers(0, 3))):
         start, end = scene.random_inside(n), scene.random_inside(n)
         if start is None or end is None:

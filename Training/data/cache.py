@@ -82,7 +82,8 @@ def cache_key(content: Iterable[bytes | str], preprocess: PreprocessConfig) -> s
     content: whatever decides the arrays, in a fixed order: file digests, mask rules, or a simulation's parameters.
     """
     facts = to_dict(preprocess)
-    facts.pop("bone_hu")  # masked when an item is read; caches made before there was such a mask stay valid
+    for name in ("bone_hu", "neighbor_windows"):  # applied when an item is read: older caches stay valid
+        facts.pop(name)
     digest = hashlib.sha256(f"{FORMAT}\n{json.dumps(facts, sort_keys=True)}\n".encode())
     for part in content:
         data = part.encode() if isinstance(part, str) else part

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from ICHAnalysisLib.config.preprocess import LOCATIONS, PreprocessConfig
 from ICHAnalysisLib.errors import UsageError
-from ICHAnalysisLib.preprocess import AIR_HU, channels_of, scan_tensor
+from ICHAnalysisLib.preprocess import AIR_HU, channels_of, scan_tensor, slice_channels, with_neighbors
 from ICHAnalysisLib.stretch import Stretch
 from Training.data.augment import AugmentConfig, augment, sharpen
 from Training.data.cache import EDEMA, ICH, IVH, UNKNOWN, CacheCase
@@ -27,6 +27,7 @@ from Training.data.sampling import scan_weights, slice_weights
 #: Fields of the preprocessing that decide the cached arrays; the windows are applied afterwards.
 GEOMETRY = ("spacing_mm", "size", "layout", "slab_mm", "remove_holder")
 _MIX_PROBABILITY = 0.2  # of averaging a slice with its neighbor, as a thicker slice would
+_ALONE_PROBABILITY = 0.05  # of seeing a slice without its neighbors, as a scan of one slice is
 
 
 class _CaseDataset(Dataset):
@@ -69,9 +70,9 @@ class _CaseDataset(Dataset):
 class SliceDataset(_CaseDataset):
     """Every slice of every case.
 
-    Items: "image" float32 (C, H, W) in [0, 1], one channel a window; "hu" float32 (H, W) behind it; "labels" uint8
-    (H, W); "slice_index" in the case's stack; "has_ich" of the slice (1, 0, -1 unknown); and the facts of
-    `case_facts`.
+    Items: "image" float32 (C, H, W) in [0, 1], one channel a window of the slice, then those of its neighbors; "hu"
+    float32 (H, W) behind it; "labels" uint8 (H, W); "slice_index" in the case's stack; "has_ich" of the slice (1, 0, -1
+    unknown); and the facts of `case_facts`.
     """
 
     def _check(self, case: CacheCase, preprocess: PreprocessConfig) -> None:
@@ -94,15 +95,18 @@ class SliceDataset(_CaseDataset):
         visit, index = divmod(index, len(self))
         case_number, s = self.index[index]
         case = self.cases[case_number]
-        hu, labels = np.asarray(case.hu[s], dtype=np.float32), np.array(case.labels[s])
+        planes, labels = self._planes(case, s)
         if self.augment is not None:
             rng = self._rng(case, s, visit)
-            hu = _thicker(case, s, hu, rng, self.augment)
+            own = len(planes) // 2
+            planes[own] = _thicker(case, s, planes[own], rng, self.augment)
             pixel_mm = float(np.mean(case.meta.get("spacing_mm", 0.9)))
-            may_bleed = case.meta.get("has_ich") is False and not labels.any()
-            varied, varied_labels, _ = augment(hu[None], labels[None], rng, self.augment, pixel_mm, may_bleed)
-            hu, labels = varied[0], varied_labels[0]
-        image = channels_of(hu, self.preprocess)
+            bled_into = own if case.meta.get("has_ich") is False and not labels.any() else None
+            planes, labels, _ = augment(planes, labels, rng, self.augment, pixel_mm, bled_into)
+            if len(planes) > 1 and rng.random() < _ALONE_PROBABILITY:
+                planes[:] = planes[own]
+        hu, labels = planes[len(planes) // 2], labels[len(planes) // 2]
+        image = slice_channels(planes, self.preprocess) if len(planes) > 1 else channels_of(hu, self.preprocess)
         if self.augment is not None and self.augment.sharpness and rng.random() < self.augment.sharpness:
             image = sharpen(image)
         return {
@@ -113,6 +117,13 @@ class SliceDataset(_CaseDataset):
             "has_ich": _slice_has_ich(case, s, labels),
             **case_facts(case),
         }
+
+    def _planes(self, case: CacheCase, s: int) -> tuple[np.ndarray, np.ndarray]:
+        """HU float32 and labels (N, H, W), copies: the slice alone, or between its neighbors where they are seen."""
+        if not self.preprocess.neighbor_windows:
+            return np.array(case.hu[s : s + 1], dtype=np.float32), np.array(case.labels[s : s + 1])
+        hu, labels = (with_neighbors(array, [s])[0] for array in (case.hu, case.labels))
+        return hu.astype(np.float32), labels
 
 
 class ScanDataset(_CaseDataset):

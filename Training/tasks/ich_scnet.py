@@ -82,6 +82,12 @@ class ICHSCNetTask(Task):
             classes = 1 if self.options.comparator == "sam" else self.network.num_classes
             self.network = replace(self.network, tasks=tasks, num_classes=classes)
         self.preprocess = refine(PREPROCESS[cfg.task.preset], cfg.preprocess, "config.preprocess")
+        if self.preprocess.channels != self.network.image_channels:
+            raise UsageError(
+                f"task.network.neighbor_channels {self.network.neighbor_channels}: the network reads "
+                f"{self.network.image_channels} channels; preprocess.windows and, of two slices, "
+                f"preprocess.neighbor_windows make {self.preprocess.channels}."
+            )
         self.class_weights = [1.0, 1.0]
         self.temperature = 1.0
         self.towers: list[dict[str, str]] = []
