@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,13 +70,20 @@ def run_batch(
     waiting = _waiting(cases, store, marks, options)
     done = len(cases) - len(waiting)
     resumed = done
-    for row in _results(waiting, store, marks, options, analyzer):
+    rows = _results(waiting, store, marks, options, analyzer)
+    for row in rows:
         done += 1
         if progress is not None:
             progress(done, len(cases), row)
+        if done == len(cases):
+            break
         if done % max(1, len(cases) // 50) == 0:
             store.write_tables(cases)
-    return _finish(cases, store, resumed)
+    with ThreadPoolExecutor(1) as beside:  # worker processes take seconds to close; the page takes as long
+        closing = beside.submit(rows.close)
+        result = _finish(cases, store, resumed)
+        closing.result()
+    return result
 
 
 def _finish(cases: Sequence[Case], store: BatchStore, resumed: int) -> BatchResult:
@@ -128,7 +136,7 @@ def _waiting(cases: Sequence[Case], store: BatchStore, marks: dict[str, str], op
 
 def _results(
     waiting: Sequence[Case], store: BatchStore, marks: dict[str, str], options: BatchOptions, analyzer: Analyzer
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Rows as they come, from this process or from a cluster; each is in the store already."""
     if not waiting:
         return
