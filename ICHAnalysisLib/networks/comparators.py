@@ -12,12 +12,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from torchvision import models
 
 from ICHAnalysisLib.config.dtvit import DTViTConfig
 from ICHAnalysisLib.config.volume_net import VolumeNetConfig
 from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.networks.dtvit import decoder, register_pixel_statistics
+from ICHAnalysisLib.quick_imports import compiler_put_off
+
+with compiler_put_off():
+    from torchvision import models
 
 
 class DualTaskCNN(nn.Module):

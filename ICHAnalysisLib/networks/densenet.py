@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from torchvision.models import DenseNet
 
 from ICHAnalysisLib.config.ich_scnet import ClassifierConfig
 from ICHAnalysisLib.networks.encoders import TextFeatures
+from ICHAnalysisLib.quick_imports import compiler_put_off
+
+with compiler_put_off():
+    from torchvision.models import DenseNet
 
 OUTCOMES = 2  # good, poor
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 import itertools
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from ICHAnalysisLib.config.dtvit import DTViTConfig
 from ICHAnalysisLib.errors import UsageError
+from ICHAnalysisLib.quick_imports import compiler_put_off
+
+with compiler_put_off():
+    from timm.models.vision_transformer import VisionTransformer
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

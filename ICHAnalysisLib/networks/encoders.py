@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from ICHAnalysisLib.config.ich_scnet import ClipConfig, SamConfig
+from ICHAnalysisLib.quick_imports import compiler_put_off
+
+with compiler_put_off():
+    from open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
+    from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 
 TOKENIZER_SIZE = 49408  # ids of open_clip's SimpleTokenizer
 PAD_ID = 0
