@@ -211,7 +211,6 @@ COMPACT = ICHSCNetConfig(
     attention_dim=64,
     attention_heads=4,
     shared_decoder=True,
-    neighbor_channels=4,
     dense_prompts=True,
     num_classes=2,
 )
@@ -234,7 +233,7 @@ PAPER = ICHSCNetConfig(
     per_scale=True,
 )
 
-#: For trying things out: 64 x 64 slices and towers of a few tokens.
+#: For trying things out: 64 x 64 slices, their neighbors beside them, and towers of a few tokens.
 TINY = replace(
     COMPACT,
     clip=replace(
@@ -246,13 +245,14 @@ TINY = replace(
     feature_channels=8,
     attention_dim=8,
     attention_heads=2,
+    neighbor_channels=4,
 )
 
 PRESETS: dict[str, ICHSCNetConfig] = {"compact": COMPACT, "base": BASE, "paper": PAPER, "tiny": TINY}
 
 #: What each preset's slices look like before the network (decision S33).
 PREPROCESS: dict[str, PreprocessConfig] = {
-    "compact": PreprocessConfig(neighbor_windows=(BRAIN, BONE_ISH)),
+    "compact": PreprocessConfig(),
     "base": PreprocessConfig(),
     "paper": PreprocessConfig(layout="square", size=256),
     "tiny": PreprocessConfig(spacing_mm=3.6, size=64, neighbor_windows=(BRAIN, BONE_ISH)),

@@ -248,7 +248,7 @@ def test_presets_differ_as_the_docs_say() -> None:
     assert windows == [(0, 80), (-20, 180), (-100, 300)] and PREPROCESS["paper"].layout == "square"  # S33
     for name, cfg in PRESETS.items():
         assert PREPROCESS[name].channels == cfg.image_channels
-        assert bool(cfg.neighbor_channels) == (name in ("compact", "tiny"))
+        assert bool(cfg.neighbor_channels) == (name == "tiny")
 
 
 def test_scales_of_the_paper_start_from_the_image() -> None:
