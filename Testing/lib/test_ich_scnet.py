@@ -209,7 +209,7 @@ def test_bfloat16_and_channels_last_train() -> None:
 
 
 def test_neighbors_reach_the_masks_and_not_the_towers() -> None:
-    """Their channels come last: weights of a network without them, with zeros appended, answer as they did."""
+    """Weights of a network without them, adopted, answer as they did."""
     model = build_ich_scnet(trained()).eval()
     image = pictures(model, 2)
     other = image.clone()
@@ -219,11 +219,9 @@ def test_neighbors_reach_the_masks_and_not_the_towers() -> None:
     for before, after in zip((model.encode(image).sam, model.encode(image).clip), vars(model.encode(other)).values()):
         assert torch.equal(before, after)
     alone = build_ich_scnet(trained(neighbor_channels=0)).eval()
-    state = alone.state_dict()
-    own = model.stem.conv.weight.shape[1]
-    kept = state["stem.conv.weight"]
-    state["stem.conv.weight"] = torch.cat([kept, torch.zeros(len(kept), own - kept.shape[1], *kept.shape[2:])], dim=1)
-    model.load_state_dict(state)
+    model.load_state_dict(model.adopted(alone.state_dict()))
+    own = model.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in model.adopted(own).items())
     for seen in (image, other):
         expected = alone(seen[:, :SLICE_CHANNELS], prompts).segmentation
         assert torch.allclose(model(seen, prompts).segmentation, expected, atol=1e-5)

@@ -13,9 +13,12 @@ from segment_anything.modeling import PromptEncoder
 from ICHAnalysisLib.config.ich_scnet import COMPACT
 from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.prompts import PromptBatch, SlicePrompts
+from ICHAnalysisLib.weights.registry import load_weights, weights_path
 from Training.comparators import COMPARATORS
 from Training.config import config_from_dict, load_config
 from Training.data.cache import CacheCase
+from Training.distributed import start_world
+from Training.run import build_run
 from Training.tasks.base import build_task, total_loss
 from Training.tasks.ich_scnet import ICHSCNetTask, case_surfaces, oracle_prompts, packed_masks
 
@@ -278,6 +281,18 @@ def test_export_says_what_the_weights_are() -> None:
     export = task.export(task.build_model())
     assert export.network == "ich_scnet" and export.card["classes"] == ["ich", "ivh"]
     assert export.config == task.network
+
+
+def test_the_shipped_weights_start_a_network_that_sees_neighbors(tmp_path: Path) -> None:
+    make_cache(tmp_path / "cache", 4)
+    small = ["preprocess.spacing_mm=3.6", "preprocess.size=64"]
+    cfg = load_config(
+        "ich_scnet/compact_neighbors", [f"data.cache={tmp_path / 'cache'}", "task.initial=default", *small]
+    )
+    stem = build_run(cfg, start_world("cpu"), None).network.stem.conv.weight
+    shipped = load_weights(weights_path("ich_scnet")).state_dict["stem.conv.weight"]
+    kept = shipped.shape[1]
+    assert torch.equal(stem[:, :kept], shipped) and stem.shape[1] == kept + 4 * 2**2 and not stem[:, kept:].any()
 
 
 def test_channels_that_do_not_fit_are_refused() -> None:
