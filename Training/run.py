@@ -95,8 +95,9 @@ def build_run(cfg: RunConfig, world: World, state: dict[str, Any] | None, accept
         _load_model(model, state["model"], task)
     elif cfg.task.initial is not None:
         initial = _initial_weights(cfg.task)
-        if hasattr(model, "adopted"):  # a network may read weights of a smaller one
-            initial = replace(initial, state_dict=model.adopted(initial.state_dict))
+        adopted: Any = getattr(model, "adopted", None)  # a network may read weights of a smaller one
+        if adopted is not None:
+            initial = replace(initial, state_dict=adopted(initial.state_dict))
         load_state(model, initial)
     model = wrap_model(world, model, cfg.loop.parallel, cfg.loop.find_unused_parameters)
     network = unwrap_model(model)
