@@ -22,10 +22,10 @@ from ICHAnalysisLib.interval import SizeBands, volume_interval, volume_of_size
 from ICHAnalysisLib.preprocess import (
     SliceStack,
     channels_of,
+    planes_seen,
     scan_tensor,
     scan_to_stack,
     slice_channels,
-    with_neighbors,
 )
 from ICHAnalysisLib.quick_imports import collector_paused
 from ICHAnalysisLib.segmentation_session import SegmentationSession
@@ -62,7 +62,7 @@ class Predictor:
 
     def slices_tensor(self, hu: np.ndarray, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         """Slices `indices` of a stack's HU (S, H, W) to (n, C, H, W) windows on the device."""
-        channels = slice_channels(with_neighbors(hu, indices), self.preprocess)
+        channels = slice_channels(planes_seen(hu, indices, self.preprocess), self.preprocess)
         tensor = torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32)).to(self.device)
         return tensor.contiguous(memory_format=torch.channels_last)
 

@@ -50,14 +50,21 @@ def with_neighbors(planes: np.ndarray, indices: Sequence[int] | np.ndarray) -> n
     return np.asarray(planes)[np.clip(around, 0, len(planes) - 1)]
 
 
-def slice_channels(triples: np.ndarray, cfg: PreprocessConfig) -> np.ndarray:
-    """(..., 3, H, W) HU of `with_neighbors` to (..., C, H, W): the slice's windows, then those below and above."""
-    below, own, above = (triples[..., n, :, :] for n in range(3))
-    channels = channels_of(own, cfg)
+def planes_seen(planes: np.ndarray, indices: Sequence[int] | np.ndarray, cfg: PreprocessConfig) -> np.ndarray:
+    """(S, H, W) to (n, N, H, W): what a network of `cfg` sees of each of `indices`, N 3 with its neighbors, else 1."""
+    if cfg.neighbor_windows:
+        return with_neighbors(planes, indices)
+    return np.asarray(planes)[np.asarray(indices, dtype=int), None]
+
+
+def slice_channels(planes: np.ndarray, cfg: PreprocessConfig) -> np.ndarray:
+    """(..., N, H, W) HU, slices alone or between their neighbors, to (..., C, H, W): their windows, then those of the
+    slices below and above where `cfg` has windows for them."""
+    channels = channels_of(planes[..., planes.shape[-3] // 2, :, :], cfg)
     if not cfg.neighbor_windows:
         return channels
     seen_beside = replace(cfg, windows=cfg.neighbor_windows)
-    return np.concatenate([channels, *(channels_of(plane, seen_beside) for plane in (below, above))], axis=-3)
+    return np.concatenate([channels, *(channels_of(planes[..., n, :, :], seen_beside) for n in (0, 2))], axis=-3)
 
 
 def without_bone(hu: np.ndarray, bone_hu: float) -> np.ndarray:

@@ -141,9 +141,9 @@ class ICHSCNet(nn.Module):
         It then answers as that one does until it is trained. Any other state is returned as it is.
         """
         adopted, own = dict(state), self.state_dict()
+        added = self.cfg.neighbor_channels * self.cfg.fold**2
         for name in ("stem.conv.weight", "down.0.conv.weight"):
             given, wanted = adopted.get(name), own[name]
-            added = self.cfg.neighbor_channels * self.cfg.fold**2
             if given is not None and added and given.shape[1] + added == wanted.shape[1]:
                 adopted[name] = torch.cat([given, given.new_zeros(len(given), added, *given.shape[2:])], dim=1)
         return adopted

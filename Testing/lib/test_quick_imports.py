@@ -45,7 +45,6 @@ assert pooled.shape == (1, 1, 2, 2) and float(pooled.min()) == 1.0
 from timm.models.naflexvit import NaFlexRopeIterator
 import torch._dynamo
 assert torch._dynamo.__file__ and torch._dynamo.utils.__file__  # the real ones
-from torchvision.ops import roi_align as module
 from torchvision.ops.roi_align import is_compile_supported
 from torch._dynamo.utils import is_compile_supported as real
 assert is_compile_supported("cpu") == real("cpu")

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from ICHAnalysisLib.config.preprocess import LOCATIONS, PreprocessConfig
 from ICHAnalysisLib.errors import UsageError
-from ICHAnalysisLib.preprocess import AIR_HU, channels_of, scan_tensor, slice_channels, with_neighbors
+from ICHAnalysisLib.preprocess import AIR_HU, channels_of, planes_seen, scan_tensor, slice_channels
 from ICHAnalysisLib.stretch import Stretch
 from Training.data.augment import AugmentConfig, augment, sharpen
 from Training.data.cache import EDEMA, ICH, IVH, UNKNOWN, CacheCase
@@ -95,18 +95,19 @@ class SliceDataset(_CaseDataset):
         visit, index = divmod(index, len(self))
         case_number, s = self.index[index]
         case = self.cases[case_number]
-        planes, labels = self._planes(case, s)
+        planes = planes_seen(case.hu, [s], self.preprocess)[0].astype(np.float32)
+        labels = planes_seen(case.labels, [s], self.preprocess)[0]
+        own = len(planes) // 2
         if self.augment is not None:
             rng = self._rng(case, s, visit)
-            own = len(planes) // 2
             planes[own] = _thicker(case, s, planes[own], rng, self.augment)
             pixel_mm = float(np.mean(case.meta.get("spacing_mm", 0.9)))
             bled_into = own if case.meta.get("has_ich") is False and not labels.any() else None
             planes, labels, _ = augment(planes, labels, rng, self.augment, pixel_mm, bled_into)
             if len(planes) > 1 and rng.random() < _ALONE_PROBABILITY:
                 planes[:] = planes[own]
-        hu, labels = planes[len(planes) // 2], labels[len(planes) // 2]
-        image = slice_channels(planes, self.preprocess) if len(planes) > 1 else channels_of(hu, self.preprocess)
+        hu, labels = planes[own], labels[own]
+        image = slice_channels(planes, self.preprocess)
         if self.augment is not None and self.augment.sharpness and rng.random() < self.augment.sharpness:
             image = sharpen(image)
         return {
@@ -117,13 +118,6 @@ class SliceDataset(_CaseDataset):
             "has_ich": _slice_has_ich(case, s, labels),
             **case_facts(case),
         }
-
-    def _planes(self, case: CacheCase, s: int) -> tuple[np.ndarray, np.ndarray]:
-        """HU float32 and labels (N, H, W), copies: the slice alone, or between its neighbors where they are seen."""
-        if not self.preprocess.neighbor_windows:
-            return np.array(case.hu[s : s + 1], dtype=np.float32), np.array(case.labels[s : s + 1])
-        hu, labels = (with_neighbors(array, [s])[0] for array in (case.hu, case.labels))
-        return hu.astype(np.float32), labels
 
 
 class ScanDataset(_CaseDataset):
