@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from Testing.training.cached_heads import PREPROCESS, SIZE, SLICES, make_cache, 
 from Training.data.augment import AugmentConfig
 from Training.data.cache import CacheCase, open_cache
 from Training.data.datasets import ScanDataset, SliceDataset
-from Training.data.sampling import SLICE_SHARES, slice_kinds
+from Training.data.sampling import SLICE_SHARES, scan_weights, slice_kinds
 from Training.tasks.base import collate
 
 SCAN = PreprocessConfig(spacing_mm=7.2, size=32, depth=8, slice_spacing_mm=5.0, windows=(BRAIN,))
@@ -93,6 +94,15 @@ def test_weights_give_blood_half_of_the_draws(cases: list[CacheCase]) -> None:
         assert weights[kinds == kind].sum() == pytest.approx(share / sum(present.values()))
     blood = np.array([(case.labels[s] == 1).any() for case in cases for s in range(SLICES)])
     np.testing.assert_array_equal(kinds == "ich", blood)
+
+
+def test_scans_of_rare_volumes_and_places_are_drawn_more_often() -> None:
+    volumes = [None, 0.0, *[8.0] * 16, *[90.0] * 4]
+    metas = [{"has_ich": bool(ml), "location": "lobar" if ml else None, "volume_ml": ml} for ml in volumes]
+    weights = scan_weights([SimpleNamespace(meta=meta) for meta in metas])  # type: ignore[misc]
+    assert weights[:2].sum() == pytest.approx(0.25) and weights.sum() == pytest.approx(1)
+    # Inverse square roots: a fifth of the hemorrhages are large and get a third of their draws.
+    assert weights[-4:].sum() == pytest.approx(0.75 / 3)
 
 
 def test_hard_slices_are_those_with_dense_unlabeled_pixels(tmp_path: Path) -> None:

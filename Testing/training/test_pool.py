@@ -56,6 +56,20 @@ def test_plans_follow_the_shares() -> None:
     assert len({plan.seed for plan in plans}) == 2000
 
 
+def test_large_lesions_are_drawn_on_purpose_where_they_have_room() -> None:
+    usual = pool.PoolConfig(Path("x"), 1, seed=3, positive_fraction=1.0)
+    cfg = replace(usual, large_fraction=0.3)
+    plans = [pool.plan_case(cfg, index) for index in range(1000)]
+    large = [plan for plan in plans if plan.volume_ml and plan.volume_ml > pool.SMALL_ML[1]]
+    assert len(large) / 1000 == pytest.approx(0.3, abs=0.05)
+    assert min(plan.volume_ml or 0 for plan in large) >= 30 and max(plan.volume_ml or 0 for plan in large) <= 140
+    assert {plan.location for plan in large} == {"deep", "lobar"}
+    others = [plan for plan in plans if plan not in large]
+    assert others == [plan for plan in (pool.plan_case(usual, plan.index) for plan in others)]
+    with pytest.raises(UsageError, match=r"small_fraction 0.25 and large_fraction 0.9"):
+        replace(usual, large_fraction=0.9)
+
+
 def test_pool_resumes_and_grows(tmp_path: Path, quick: list[int]) -> None:
     cfg = pool.PoolConfig(tmp_path, 3, seed=1)
     assert pool.fill(cfg, SMALL) == 3

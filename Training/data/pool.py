@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 #: Volumes of the small lesions that are drawn on purpose, mL.
 SMALL_ML = (0.2, 3.0)
+#: Volumes of the large lesions that are drawn on purpose, mL; never below the tentorium, where none has room.
+LARGE_ML = (30.0, 140.0)
 _ATTEMPTS = 3
 
 
@@ -47,6 +49,7 @@ class PoolConfig:
     positive_fraction: float = 0.6
     even_locations: float = 0.5  # of the positives have each location alike, the others the published shares
     small_fraction: float = 0.25  # of the positives have 0.2 to 3 mL, the others the published volumes
+    large_fraction: float = 0.0  # of the positives have 30 to 140 mL, which the published volumes rarely reach
     confounders: float = 1.0  # how often look-alikes are drawn: 0 never, 1 the usual mix, 2 often
     randomize: float = 1.0  # how strongly real heads are varied
     center: Literal["first", "second"] = "first"  # whose scanner and patients
@@ -55,9 +58,14 @@ class PoolConfig:
     def __post_init__(self) -> None:
         if self.count < 1 or self.workers < 1:
             raise UsageError(f"Pool: --count {self.count} and --workers {self.workers} must be at least 1.")
-        for name in ("positive_fraction", "background_fraction", "even_locations", "small_fraction"):
+        names = ("positive_fraction", "background_fraction", "even_locations", "small_fraction", "large_fraction")
+        for name in names:
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"Pool: {name} {getattr(self, name)} must lie in 0 to 1.")
+        if self.small_fraction + self.large_fraction > 1:
+            raise UsageError(
+                f"Pool: small_fraction {self.small_fraction} and large_fraction {self.large_fraction} exceed 1 together."
+            )
 
 
 @dataclass(frozen=True)
@@ -83,9 +91,19 @@ def plan_case(cfg: PoolConfig, index: int) -> Plan:
     background = int(which * len(cfg.backgrounds)) if cfg.backgrounds and real < cfg.background_fraction else None
     positive = bool(bleeds < cfg.positive_fraction)
     location = LOCATIONS[int(region * len(LOCATIONS))] if positive and place < cfg.even_locations else None
-    low, high = np.log(SMALL_ML)
-    volume = round(float(np.exp(low + (high - low) * size)), 3) if positive and small < cfg.small_fraction else None
+    volume = None
+    if positive and small < cfg.small_fraction:
+        volume = _between(SMALL_ML, size)
+    elif positive and small >= 1 - cfg.large_fraction:
+        volume = _between(LARGE_ML, size)
+        location = ("deep", "lobar")[int(2 * region)]
     return Plan(index, seed, positive, background, location, volume, cfg.confounders, cfg.randomize, cfg.center)
+
+
+def _between(limits_ml: tuple[float, float], share: float) -> float:
+    """The volume, mL, at this share of the way between the limits' logarithms."""
+    low, high = np.log(limits_ml)
+    return round(float(np.exp(low + (high - low) * share)), 3)
 
 
 def fill(cfg: PoolConfig, preprocess: PreprocessConfig | None = None) -> int:
@@ -138,8 +156,16 @@ def _run(jobs: list[tuple], cfg: PoolConfig) -> Iterator[str | None]:
         yield from map(_make, jobs)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(cfg.workers, load_backgrounds, (cfg.backgrounds,)) as pool:
+    with context.Pool(cfg.workers, _start, (cfg.backgrounds,)) as pool:
         yield from pool.imap_unordered(_make, jobs)
+
+
+def _start(backgrounds: tuple[Path, ...]) -> None:
+    """Make a worker ready; it keeps to one thread, or workers beside it would wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+    load_backgrounds(backgrounds)
 
 
 def _make(job: tuple[Plan, str, Path, PreprocessConfig, tuple[str, ...]]) -> str | None:
@@ -206,7 +232,7 @@ def add_pool_arguments(parser: argparse.ArgumentParser, count: int | None = None
     parser.add_argument(
         "--background", type=Path, action="append", default=[], help="bleed-free head CT; may be repeated"
     )
-    for name in ("background", "positive", "small"):
+    for name in ("background", "positive", "small", "large"):
         default = getattr(PoolConfig, f"{name}_fraction")
         parser.add_argument(f"--{name}-fraction", type=float, default=default)
     parser.add_argument("--even-locations", type=float, default=PoolConfig.even_locations)

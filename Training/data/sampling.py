@@ -11,6 +11,8 @@ from Training.data.cache import CacheCase
 #: Share of the draws of each kind of slice; a kind that does not occur gives its share to the others.
 SLICE_SHARES = {"ich": 0.50, "hard": 0.25, "edge": 0.14, "plain": 0.09, "empty": 0.02}
 POSITIVE_SCANS = 0.75
+#: Bands of the hemorrhage's volume, mL, that scans are drawn from more evenly than patients come.
+VOLUME_BANDS_ML = (5.0, 15.0, 30.0, 60.0)
 _DENSE_PIXELS = 12  # unlabeled dense pixels inside the skull that make a slice hard
 _EDGE_SHARE = 0.35  # of the largest brain area: slices below it are skull base or vertex
 _SMALL_PIXELS, _SMALL_FACTOR = 150, 2.0  # clots below so many pixels on a slice are drawn more often
@@ -48,13 +50,17 @@ def slice_weights(cases: Sequence[CacheCase]) -> np.ndarray:
 
 
 def scan_weights(cases: Sequence[CacheCase]) -> np.ndarray:
-    """float64 (cases,) summing to 1: scans with ICH three quarters of the draws, rarer locations more often."""
+    """float64 (cases,) summing to 1: scans with ICH three quarters of the draws, rarer locations and volumes more often.
+
+    Few patients have 60 mL and more, and a network that rarely sees such volumes takes them for half.
+    """
     bleeds = np.array([bool(case.meta.get("has_ich")) for case in cases])
     places = np.array([str(case.meta.get("location")) for case in cases], dtype=object)
+    bands = np.digitize([case.meta.get("volume_ml") or 0.0 for case in cases], VOLUME_BANDS_ML)
     weights = np.zeros(len(cases))
     for chosen, share in ((bleeds, POSITIVE_SCANS), (~bleeds, 1 - POSITIVE_SCANS)):
         if chosen.any():
-            inner = _evened(places[chosen])
+            inner = _evened(places[chosen]) * _evened(bands[chosen])
             weights[chosen] = share * inner / inner.sum()
     return weights / weights.sum()
 
