@@ -93,7 +93,7 @@ def test_an_interrupted_case_leaves_nothing(dataset: SliceDataset, tmp_path: Pat
 def test_ich_scnet_trains_on_cached_features(dataset: SliceDataset, tmp_path: Path) -> None:
     from Training.config import RunConfig, TaskConfig
     from Training.tasks.base import build_task
-    from Training.tasks.ich_scnet import features_of, prompts_of
+    from Training.tasks.slice_inputs import features_of, prompts_of
 
     def task_with(**options: object) -> tuple:
         torch.manual_seed(3)

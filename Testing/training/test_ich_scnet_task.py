@@ -20,7 +20,8 @@ from Training.data.cache import CacheCase
 from Training.distributed import start_world
 from Training.run import build_run
 from Training.tasks.base import build_task, total_loss
-from Training.tasks.ich_scnet import ICHSCNetTask, case_surfaces, oracle_prompts, packed_masks
+from Training.tasks.ich_scnet import ICHSCNetTask, case_surfaces, packed_masks
+from Training.tasks.slice_inputs import oracle_prompts
 
 VARIANTS = ("compact", "compact_cla", "compact_seg", "compact_sam", "compact_clip", "compact_concat")
 

@@ -37,6 +37,7 @@ class AugmentConfig:
     tissue: float = 1.0  # scales the probabilities of `augment_tissue`
     scanner: float = 1.0  # scales the probabilities of `augment_scanner`
     new_clot: float = 0.35  # of the slices of scans without hemorrhage get one drawn in
+    new_patient: float = 0.0  # probability that a simulated hemorrhage gets another record and outcome at a visit
     sharpness: float = 0.0  # probability that a slice is sharpened after the windows (`sharpen`); paper 002: 0.5
 
 

@@ -22,6 +22,7 @@ from ICHAnalysisLib.preprocess import AIR_HU, channels_of, planes_seen, scan_ten
 from ICHAnalysisLib.stretch import Stretch
 from Training.data.augment import AugmentConfig, augment, sharpen
 from Training.data.cache import EDEMA, ICH, IVH, UNKNOWN, CacheCase
+from Training.data.patients import another_patient
 from Training.data.sampling import scan_weights, slice_weights
 
 #: Fields of the preprocessing that decide the cached arrays; the windows are applied afterwards.
@@ -110,13 +111,16 @@ class SliceDataset(_CaseDataset):
         image = slice_channels(planes, self.preprocess)
         if self.augment is not None and self.augment.sharpness and rng.random() < self.augment.sharpness:
             image = sharpen(image)
+        facts = case_facts(case)
+        if self.augment is not None and self.augment.new_patient and rng.random() < self.augment.new_patient:
+            facts = another_patient(facts, case.meta, rng)
         return {
             "image": image,
             "hu": hu,
             "labels": labels,
             "slice_index": s,
             "has_ich": _slice_has_ich(case, s, labels),
-            **case_facts(case),
+            **facts,
         }
 
 
@@ -151,6 +155,8 @@ class ScanDataset(_CaseDataset):
         if self.augment is not None:
             hu, labels, growth = augment(hu, labels, rng, self.augment, self.preprocess.spacing_mm)
             facts["volume_ml"] *= growth
+            if self.augment.new_patient and rng.random() < self.augment.new_patient:
+                facts = another_patient(facts, case.meta, rng)
         channels = channels_of(hu, self.preprocess)  # (D, C, H, W)
         return {"image": np.ascontiguousarray(channels.swapaxes(0, 1)), "hu": hu, "labels": labels, **facts}
 

@@ -64,7 +64,7 @@ class PoolConfig:
                 raise UsageError(f"Pool: {name} {getattr(self, name)} must lie in 0 to 1.")
         if self.small_fraction + self.large_fraction > 1:
             raise UsageError(
-                f"Pool: small_fraction {self.small_fraction} and large_fraction {self.large_fraction} exceed 1 together."
+                f"Pool: small_fraction {self.small_fraction} and large_fraction {self.large_fraction} exceed 1 in sum."
             )
 
 

@@ -8,10 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from ICHAnalysisLib.clinical import RANGES, ClinicalRecord, tokenize
 from ICHAnalysisLib.config.preprocess import PreprocessConfig
+from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.prompts import SlicePrompts, pad_prompts, with_mask_prompts
 from Training.data.augment import AugmentConfig
 from Training.data.cache import ICH, IVH, UNKNOWN, CacheCase
@@ -35,6 +37,7 @@ class PromptedSlices(Dataset):
     whole record is read, and `oracle_box` (4,) is a box around all ICH, jittered by 5 %, for the prompted mode.
     features: finds the store of what frozen towers say; items then hold `features_sam` and `features_clip`.
     mask_prompts: rough masks also become a box and points, for networks that read no mask (decisions S15 and S16).
+    bled_only: training draws none but slices that hold blood of a hemorrhage, the only ones with an outcome.
     """
 
     varies_visits = True
@@ -53,6 +56,7 @@ class PromptedSlices(Dataset):
         seed: int,
         features: Callable[[SliceDataset], FeatureStore] | None = None,
         mask_prompts: bool = False,
+        bled_only: bool = False,
     ) -> None:
         self.training = split == "train"
         self.split, self.event, self.classes, self.retrospective = split, event, classes, retrospective
@@ -60,6 +64,11 @@ class PromptedSlices(Dataset):
         slices = SliceDataset(cases, preprocess, augment=augment if self.training else None, seed=seed)
         self.slices = slices if features is None else FeatureDataset(slices, features(slices))
         self.sample_weights = self.slices.sample_weights
+        if bled_only and self.training:
+            bled = np.concatenate([np.asarray(case.meta["slices"]["ich"]) > 0 for case in slices.cases])
+            if not bled.any():
+                raise UsageError("No slice of the training cases holds a hemorrhage, so no outcome can be learned.")
+            self.sample_weights = self.sample_weights * torch.from_numpy(bled)
 
     def __len__(self) -> int:
         return len(self.slices)

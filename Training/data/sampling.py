@@ -50,7 +50,7 @@ def slice_weights(cases: Sequence[CacheCase]) -> np.ndarray:
 
 
 def scan_weights(cases: Sequence[CacheCase]) -> np.ndarray:
-    """float64 (cases,) summing to 1: scans with ICH three quarters of the draws, rarer locations and volumes more often.
+    """float64 (cases,) summing to 1: scans with ICH three quarters of the draws, rarer places and volumes more often.
 
     Few patients have 60 mL and more, and a network that rarely sees such volumes takes them for half.
     """

@@ -127,7 +127,7 @@ def _five_slices(task: Any) -> list[tuple[CacheCase, int]]:
 
 def _masks(folder: Path, overrides: Sequence[str], chosen: Sequence[tuple[CacheCase, int]]) -> list[np.ndarray]:
     """Each chosen slice's mask by one run's network, without prompts; bool (H, W)."""
-    from Training.tasks.ich_scnet import prompts_of
+    from Training.tasks.slice_inputs import prompts_of
 
     task, model = task_on(folder, overrides)
     found = []

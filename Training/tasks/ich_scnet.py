@@ -14,14 +14,12 @@ from torch.utils.data import Dataset
 from ICHAnalysisLib.config.ich_scnet import PREPROCESS, PRESETS, ICHSCNetConfig
 from ICHAnalysisLib.discrimination import auc, binary_measures, brier, fit_temperature
 from ICHAnalysisLib.errors import UsageError
-from ICHAnalysisLib.networks.encoders import TowerFeatures
 from ICHAnalysisLib.networks.ich_scnet import ICHSCNetOutput, build_ich_scnet
 from ICHAnalysisLib.networks.tower_checkpoints import (
     load_clip_checkpoint,
     load_densenet_checkpoint,
     load_sam_checkpoint,
 )
-from ICHAnalysisLib.prompts import PromptBatch
 from Training.comparators import COMPARATORS, READ_NUMBERS
 from Training.config import RunConfig, refine
 from Training.data.augment import AugmentConfig
@@ -30,11 +28,12 @@ from Training.data.datasets import SliceDataset
 from Training.data.features import FeatureStore, build_features, open_store, towers_digest
 from Training.data.prompt_simulation import PromptSimulationConfig
 from Training.data.prompted_slices import PromptedSlices
-from Training.distributed import is_sharded
+from Training.distributed import is_sharded, unwrap_model
 from Training.losses.ich_scnet import ICHSCNetLossConfig, class_weights_of, ich_scnet_losses
 from Training.pictures import montage
 from Training.tasks.base import Batch, Export, Row, Task, network_config
 from Training.tasks.mask_rows import case_surfaces, found_mask, packed_masks
+from Training.tasks.slice_inputs import features_of, oracle_prompts, prompts_of
 
 #: What a published checkpoint fills, by the tower that its loader names.
 TOWER_PARTS = {
@@ -42,6 +41,7 @@ TOWER_PARTS = {
     "sam": ("sam_image.image_encoder.", "prompt_encoder.", "interactions."),
     "densenet": ("classifier.features.",),
 }
+_OUTCOME_HEAD = "classifier"
 #: How each slice is predicted in evaluation: without prompts, and with a box drawn from the reference (decision S17).
 MODES = ("automatic", "oracle_box")
 
@@ -54,6 +54,7 @@ class ICHSCNetOptions:
     loss: ICHSCNetLossConfig = field(default_factory=ICHSCNetLossConfig)
     prompts: PromptSimulationConfig = field(default_factory=PromptSimulationConfig)
     augment: AugmentConfig | None = field(default_factory=AugmentConfig)  # None: slices as they are
+    learns: Literal["all", "outcome"] = "all"  # "outcome": the outcome head alone, of weights that outline already
     retrospective: bool = False  # length of stay and treatment enter the text: they leak the outcome (decision S31)
     box_mode: bool = True  # evaluation also with boxes from the reference
     features: str | None = None  # folder for what frozen towers say about each slice; None: they run in every step
@@ -81,6 +82,8 @@ class ICHSCNetTask(Task):
             tasks: Any = COMPARATORS[self.options.comparator][0]
             classes = 1 if self.options.comparator == "sam" else self.network.num_classes
             self.network = replace(self.network, tasks=tasks, num_classes=classes)
+        if self.options.learns == "outcome" and (self.options.comparator or self.network.tasks == "seg"):
+            raise UsageError("task.options.learns outcome needs ICH-SCNet with its outcome head, and no comparator.")
         self.preprocess = refine(PREPROCESS[cfg.task.preset], cfg.preprocess, "config.preprocess")
         if self.preprocess.channels != self.network.image_channels:
             raise UsageError(
@@ -127,6 +130,9 @@ class ICHSCNetTask(Task):
                     f"{then['sha256']}); put that one back."
                 )
         self.towers = loaded or self.towers
+        if self.options.learns == "outcome":
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad and name.startswith(_OUTCOME_HEAD))
         return model
 
     def restored_elsewhere(self, model: nn.Module) -> set[str]:
@@ -151,6 +157,7 @@ class ICHSCNetTask(Task):
             seed=self.cfg.loop.seed,
             features=None if self.options.features is None else self._encoded,
             mask_prompts=self._reads_no_mask,
+            bled_only=self.options.learns == "outcome",
         )
 
     @property
@@ -179,6 +186,8 @@ class ICHSCNetTask(Task):
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """segmentation_loss, outcome_loss and mta_loss, as the variant has outputs."""
+        if self.options.learns == "outcome":
+            _rest(unwrap_model(model))
         output = model(batch["image"], prompts_of(batch), self._record(batch), features=features_of(batch))
         weights = torch.tensor(self.class_weights, device=batch["image"].device)
         return ich_scnet_losses(
@@ -374,25 +383,8 @@ class ICHSCNetTask(Task):
         return Export("ich_scnet", self.network, self.preprocess, card)
 
 
-def features_of(batch: Batch) -> TowerFeatures | None:
-    """What the towers said about the slices of a batch, where that was cached."""
-    found = {name: batch.get(f"features_{name}") for name in ("sam", "clip")}
-    if all(value is None for value in found.values()):
-        return None
-    return TowerFeatures(
-        **{name: None if value is None else value.to(batch["image"].dtype) for name, value in found.items()}
-    )
-
-
-def prompts_of(batch: Batch) -> PromptBatch:
-    """The prompts of a batch's items."""
-    return PromptBatch(batch["boxes"], batch["box_valid"], batch["points"], batch["point_labels"], batch["prior"])
-
-
-def oracle_prompts(batch: Batch) -> PromptBatch:
-    """A box around the reference hemorrhage of each slice that has one, and no other prompt."""
-    boxes, valid = torch.zeros_like(batch["boxes"]), torch.zeros_like(batch["box_valid"])
-    boxes[:, 0] = batch["oracle_box"]
-    valid[:, 0] = batch["oracle_box"][:, 2] >= 0
-    labels = torch.full_like(batch["point_labels"], -1)
-    return PromptBatch(boxes, valid, torch.zeros_like(batch["points"]), labels, torch.zeros_like(batch["prior"]))
+def _rest(network: nn.Module) -> None:
+    """Everything but the outcome head as in use: what does not learn must not change its running statistics either."""
+    for name, part in network.named_children():
+        if name != _OUTCOME_HEAD:
+            part.eval()

@@ -1,0 +1,32 @@
+"""Other patients for a simulated hemorrhage: its record and its outcome, drawn anew.
+
+A simulated scan has one patient and one outcome, a coin thrown once. A network that meets a few hundred of them learns
+the throws; one that meets another patient at each visit learns what the odds depend on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ICHAnalysisLib.config.preprocess import LOCATIONS
+from ICHAnalysisLib.simulate.outcome import CENTERS, draw_outcome, draw_record
+
+_LEAST_IVH_ML = 0.1  # as the simulation counts intraventricular blood
+
+
+def another_patient(facts: dict[str, Any], meta: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """The facts of `case_facts` with the record and outcome of another patient who has the same hemorrhage.
+
+    Only of simulated hemorrhages whose place and volume are known; all others are returned as they are.
+    """
+    bled = facts["synthetic"] and facts["volume_ml"] > 0 and facts["location"] >= 0
+    if not bled:
+        return facts
+    location, ivh = LOCATIONS[facts["location"]], facts["ivh_ml"] > _LEAST_IVH_ML
+    center = (meta.get("simulation") or {}).get("plan", {}).get("center", "first")
+    record = draw_record(rng, location, facts["volume_ml"], ivh)
+    outcome = draw_outcome(rng, record, location, facts["volume_ml"], CENTERS[center].mortality_shift)
+    drawn = {name: int(outcome[name]) for name in ("dead_30d", "poor_outcome", "gos")}
+    return {**facts, "record": record, **drawn, "mrs": int(outcome["mrs_90d"])}
