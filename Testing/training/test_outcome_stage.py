@@ -16,6 +16,7 @@ from Training.data.augment import AugmentConfig
 from Training.data.cache import CacheCase, open_cache
 from Training.data.datasets import ScanDataset, SliceDataset, case_facts
 from Training.data.patients import another_patient
+from Training.losses.outcome import outcome_cross_entropy
 from Training.tasks.base import build_task, total_loss
 from Training.tasks.ich_scnet import ICHSCNetTask
 
@@ -46,6 +47,9 @@ def test_another_patient_has_the_hemorrhage_and_the_odds_that_go_with_it(cases: 
     assert np.mean([patient["dead_30d"] for patient in alert]) == pytest.approx(death_probability(1), abs=0.04)
     assert all(patient["gos"] == 1 and patient["mrs"] == 6 for patient in drawn if patient["dead_30d"])
     assert all(patient["poor_outcome"] == int(patient["gos"] < 4) for patient in drawn)
+    for event in ("dead_30d", "poor_outcome"):
+        chance = np.mean([patient[f"chance_{event}"] for patient in drawn])
+        assert np.mean([patient[event] for patient in drawn]) == pytest.approx(chance, abs=0.03)
 
 
 def test_a_second_hospital_keeps_its_mortality(cases: list[CacheCase]) -> None:
@@ -133,3 +137,19 @@ def test_a_network_without_the_head_is_refused() -> None:
     with pytest.raises(UsageError, match="learns outcome"):
         outcome_task(comparator="unet")
     assert load_config("ich_scnet/compact_outcome").task.options["learns"] == "outcome"
+
+
+def test_the_loss_of_a_chance_is_the_mean_of_its_throws() -> None:
+    logits, weights = torch.randn(6, 2), torch.tensor([0.7, 1.9])
+    poor, good = (outcome_cross_entropy(logits, torch.full((6,), value), weights) for value in (1.0, 0.0))
+    hard = torch.nn.functional.cross_entropy(logits, torch.ones(6, dtype=torch.long), weight=weights, reduction="none")
+    torch.testing.assert_close(poor, hard)
+    between = outcome_cross_entropy(logits, torch.full((6,), 0.3), weights)
+    torch.testing.assert_close(between, 0.3 * poor + 0.7 * good)
+
+
+def test_training_reads_the_chance_and_evaluation_what_came(cases: list[CacheCase]) -> None:
+    task = outcome_task()
+    bled = int(np.flatnonzero([(labels == 1).any() for labels in cases[0].labels])[0])
+    assert 0 < task.build_dataset(cases, "train")[bled]["outcome"] < 1
+    assert task.build_dataset(cases, "val")[bled]["outcome"] == 0.0

@@ -165,6 +165,7 @@ def case_facts(case: CacheCase) -> dict[str, Any]:
     """Labels of the whole scan, as an item carries them.
 
     case_id, patient_id; "location": index in LOCATIONS or -1; "case_has_ich", "dead_30d", "poor_outcome": 1, 0, -1;
+    "chance_dead_30d", "chance_poor_outcome": the same as floats, or what `another_patient` says;
     "gos", "mrs": -1 unknown; "volume_ml", "ivh_ml": NaN unknown; "record": the clinical fields; "synthetic": bool.
     """
     meta, outcome = case.meta, case.meta.get("outcome") or {}
@@ -176,6 +177,8 @@ def case_facts(case: CacheCase) -> dict[str, Any]:
         "case_has_ich": _class(meta.get("has_ich")),
         "dead_30d": _class(outcome.get("dead_30d")),
         "poor_outcome": _class(outcome.get("poor_outcome")),
+        "chance_dead_30d": float(_class(outcome.get("dead_30d"))),
+        "chance_poor_outcome": float(_class(outcome.get("poor_outcome"))),
         "gos": _class(outcome.get("gos")),
         "mrs": _class(outcome.get("mrs_90d", outcome.get("mrs"))),
         "volume_ml": _amount(meta.get("volume_ml")),

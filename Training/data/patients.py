@@ -1,7 +1,7 @@
 """Other patients for a simulated hemorrhage: its record and its outcome, drawn anew.
 
 A simulated scan has one patient and one outcome, a coin thrown once. A network that meets a few hundred of them learns
-the throws; one that meets another patient at each visit learns what the odds depend on.
+the throws; one that meets another patient at each visit, and is told the odds, learns what these depend on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ _LEAST_IVH_ML = 0.1  # as the simulation counts intraventricular blood
 
 
 def another_patient(facts: dict[str, Any], meta: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """The facts of `case_facts` with the record and outcome of another patient who has the same hemorrhage.
+    """The facts of `case_facts` with the record and outcome of another patient who has the same hemorrhage, and the
+    chances that this outcome was drawn from.
 
     Only of simulated hemorrhages whose place and volume are known; all others are returned as they are.
     """
@@ -29,4 +30,5 @@ def another_patient(facts: dict[str, Any], meta: dict[str, Any], rng: np.random.
     record = draw_record(rng, location, facts["volume_ml"], ivh)
     outcome = draw_outcome(rng, record, location, facts["volume_ml"], CENTERS[center].mortality_shift)
     drawn = {name: int(outcome[name]) for name in ("dead_30d", "poor_outcome", "gos")}
-    return {**facts, "record": record, **drawn, "mrs": int(outcome["mrs_90d"])}
+    chances = {"chance_dead_30d": float(outcome["p_death"]), "chance_poor_outcome": float(outcome["p_poor"])}
+    return {**facts, "record": record, **drawn, "mrs": int(outcome["mrs_90d"]), **chances}

@@ -30,8 +30,8 @@ _TEXT_DROP, _FIELD_DROP = 0.25, 0.3
 class PromptedSlices(Dataset):
     """Items of `SliceDataset`, and: boxes, box_valid, points, point_labels, prior (1, H, W) as in `PromptBatch`;
     target float32 (K, H, W) of the classes ICH and IVH; known float32 (1, H, W); text (77,) token ids, zeros for none;
-    numbers float32 (WIDTH,), the same record by `record_numbers`; outcome 1 poor, 0 good, -1 unknown or a slice without
-    a clot (decision S27); voxel_mm (3,) slice, row, column step.
+    numbers float32 (WIDTH,), the same record by `record_numbers`; outcome 1 poor, 0 good, its chance between them, -1
+    unknown or a slice without a clot (decision S27); voxel_mm (3,) slice, row, column step.
 
     In training prompts are simulated and fields of the record dropped (decision S31); else there are no prompts, the
     whole record is read, and `oracle_box` (4,) is a box around all ICH, jittered by 5 %, for the prompted mode.
@@ -102,7 +102,7 @@ class PromptedSlices(Dataset):
         ids = (0,) * 77 if record.is_empty else _cached_ids(record.sentence(self.retrospective))
         item["text"] = np.array(ids, dtype=np.int64)
         item["numbers"] = record_numbers(record, self.retrospective)
-        item["outcome"] = item[self.event] if (item["labels"] == ICH).any() else -1
+        item["outcome"] = item[f"chance_{self.event}"] if (item["labels"] == ICH).any() else -1.0
         item["oracle_box"], item["split"] = box, self.split
         item["voxel_mm"] = voxel_mm(case)
         item.update({f"features_{name}": value for name, value in item.pop("features", {}).items()})

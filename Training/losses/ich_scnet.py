@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ICHAnalysisLib.networks.ich_scnet import ICHSCNetOutput
+from Training.losses.outcome import outcome_cross_entropy
 
 _CLAMP = 1e-6
 Overlap = Literal["image", "batch", "mixed"]
@@ -57,7 +58,7 @@ def ich_scnet_losses(
     """Weighted terms, whose sum is Eq. 6: segmentation_loss, outcome_loss, mta_loss, as the variant has outputs.
 
     target (B, K, H, W) in {0, 1}; known (B, 1, H, W) or (B, 1, 1, 1), 0 where no mask is known, which teaches
-    nothing there; outcome (B,) 1 poor, 0 good, -1 unknown; class_weights (2,).
+    nothing there; outcome (B,) 1 poor, 0 good, -1 unknown, or its chance; class_weights (2,).
     """
     losses: dict[str, Tensor] = {}
     if output.stage_logits:
@@ -140,8 +141,9 @@ def valid_mask_loss(masks: Sequence[Tensor], target: Tensor, known: Tensor, over
 
 
 def outcome_loss(logits: Tensor, outcome: Tensor, class_weights: Tensor) -> Tensor:
-    """Eq. 4, mean over the slices whose outcome is known; 0 where none is. logits (B, 2), outcome (B,) or -1."""
-    values = F.cross_entropy(logits.float(), outcome.clamp(min=0), weight=class_weights.float(), reduction="none")
+    """Eq. 4, mean over the slices whose outcome is known; 0 where none is. logits (B, 2), outcome (B,) 1 poor, 0 good,
+    the chance of a poor one between them, or -1."""
+    values = outcome_cross_entropy(logits, outcome, class_weights)
     return _weighted_mean(values, (outcome >= 0).float())
 
 

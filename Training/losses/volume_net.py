@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from Training.losses.dtvit import fraction_loss, masked_mean
+from Training.losses.outcome import outcome_cross_entropy
 
 
 def volume_net_losses(
@@ -26,9 +26,9 @@ def volume_net_losses(
     """size_loss, outcome_loss and density_loss, each where the network has that head.
 
     size_mm: (B,) cube root of the volume in mm3, NaN where unknown; its squared error is divided by size_sd ** 2
-    (decision R6). outcome: int (B,), 1 poor, 0 good, -1 unknown. density: (B, d, h, w) blood fraction in [0, 1],
-    negative where unknown. Where the network has log_variances v (decision R10; Kendall, Gal and Cipolla 2018) the
-    size's loss is exp(-v) / 2 times what it was and the outcome's exp(-v) times, each with v / 2 added.
+    (decision R6). outcome: (B,), 1 poor, 0 good, its chance between them, -1 unknown. density: (B, d, h, w) blood
+    fraction in [0, 1], negative where unknown. Where the network has log_variances v (decision R10; Kendall, Gal and
+    Cipolla 2018) the size's loss is exp(-v) / 2 times what it was and the outcome's exp(-v) times, with v / 2 added.
     """
     losses: dict[str, Tensor] = {}
     if "size_mm" in output:
@@ -36,9 +36,7 @@ def volume_net_losses(
         error = (output["size_mm"] - torch.nan_to_num(size_mm)) / size_sd
         losses["size_loss"] = masked_mean(error.square(), known)
     if "outcome_logits" in output:
-        each = F.cross_entropy(
-            output["outcome_logits"], outcome.clamp_min(0), weight=outcome_class_weights, reduction="none"
-        )
+        each = outcome_cross_entropy(output["outcome_logits"], outcome, outcome_class_weights)
         losses["outcome_loss"] = outcome_weight * masked_mean(each, outcome >= 0)
     if "log_variances" in output:
         v_size, v_outcome = output["log_variances"]

@@ -123,7 +123,7 @@ class VolumeNetTask(Task):
         losses = volume_net_losses(
             output,
             (1000.0 * batch["volume_ml"].float()).clamp_min(0).pow(1 / 3),
-            batch[self.options.event],
+            batch[f"chance_{self.options.event}"],
             density_fraction(batch["labels"], (depth, height, width)),
             size_sd=self.target_sd,
             outcome_weight=self.options.outcome_weight if epoch >= self.options.regression_epochs else 0.0,
