@@ -57,7 +57,7 @@ def case_row(case: SimulatedCase, models: Models, options: AnalyzeOptions) -> tu
     Volumes in mL; Dice in 3-D on the acquired slices, automatic, with one box around the whole hemorrhage, and with a
     box on each slice that holds a part of it; `segment_poor` and `scan_poor` are ICH-SCNet's and the volume
     net's probability of a poor outcome, from the image alone; `record_poor` is ICH-SCNet's with the patient's record,
-    which the boxed answer reads too.
+    which the boxed answer reads too. `poor_chance`: the simulation's own, which `poor_outcome` was one throw of.
     """
     evidence = Evidence.of(case.volume, models)
     slices = see_slices(evidence, models)
@@ -76,6 +76,7 @@ def case_row(case: SimulatedCase, models: Models, options: AnalyzeOptions) -> tu
         "thickness_mm": round(float(np.median(case.volume.slice_heights_mm)), 2),
         "noise_hu": round(float(case.parameters["acquisition"].get("noise_hu_at_5_mm", 0.0)), 2),
         "poor_outcome": case.outcome.get("poor_outcome", ""),
+        "poor_chance": round(case.outcome["p_poor"], 4) if "p_poor" in case.outcome else "",
         "presence": round(automatic.presence, 5),
         "slice_probability": round(slices.scan_probability, 5),
         "evidence": round(find_evidence(automatic.candidates), 5),

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ICHAnalysisLib.discrimination import auc
 from Training import cohort
-from Training.cohort_figures import as_markdown, fit_fusion, summarize, threshold_for
+from Training.cohort_figures import as_markdown, expected_auc, fit_fusion, summarize, threshold_for
 
 
 def row(ich: int, ml: float, presence: float, **more: Any) -> dict[str, Any]:
@@ -66,6 +67,7 @@ def test_figures_of_rows_counted_by_hand() -> None:
     assert found["volume_net_error_ml"][0] == pytest.approx(2.0)
     assert found["outcome_auc"]["volume net"][0] == pytest.approx(3 / 4)
     assert found["outcome_auc"]["outline's network"] is None
+    assert set(found["outcome_auc_over_all_throws"].values()) == {None}  # rows that know no chance
     # Presence: 15 pairs, of which 0.1 against 0.1 ties, 0.1 < 0.7, 0.1 < 0.2, 0.2 < 0.7 and 0.2 against 0.2 ties.
     assert found["presence_auc"][0] == pytest.approx((15 - 0.5 - 3 - 0.5) / 15)
     text = as_markdown({"threshold": 0.5, **found})
@@ -122,3 +124,22 @@ def test_real_cases_become_rows_once(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert 0 < float(one["record_poor"]) < 1
     assert (tmp_path / "summary.md").read_text().startswith("2 scans")
     assert cohort.main([*arguments, "--count", "0"]) == 2
+
+
+def test_the_auc_over_all_throws_is_the_mean_of_many() -> None:
+    rng = np.random.default_rng(2)
+    chance = rng.random(60)
+    score = chance + rng.normal(0, 0.4, 60)
+    throws = [auc(rng.random(60) < chance, score) for _ in range(3000)]
+    assert expected_auc(chance, score) == pytest.approx(np.mean(throws), abs=0.004)
+    assert expected_auc(np.array([1.0, 0.0, 0.0]), np.array([0.5, 0.1, 0.5])) == pytest.approx(0.75)
+    assert np.isnan(expected_auc(np.ones(3), np.arange(3.0)))
+    twice = np.array([0, 0, 1, 1])  # a scan drawn twice is no pair with itself
+    assert expected_auc(chance[twice], score[twice], twice) == pytest.approx(expected_auc(chance[:2], score[:2]))
+
+
+def test_rows_that_know_the_chance_have_a_ceiling() -> None:
+    rows = [row(1, 10.0 + n, 0.9, poor_chance=0.1 + 0.2 * n, scan_poor=0.5 - 0.1 * n) for n in range(4)]
+    found = summarize(rows, 0.5)["outcome_auc_over_all_throws"]
+    assert found["volume net"][0] == pytest.approx(1 - found["the simulation's own chance"][0])
+    assert found["true volume alone"][0] == pytest.approx(found["the simulation's own chance"][0])
