@@ -37,7 +37,7 @@ from ICHAnalysisLib.prompts import Box, Prompts, SlicePrompts
 from ICHAnalysisLib.simulate.cohort import SimulatedCase
 from ICHAnalysisLib.stages import Evidence, Proposed, propose_lesions, see_scan, see_slices, segment
 from Training.cohort_figures import as_markdown, fit_fusion, summarize
-from Training.data.pool import Plan, PoolConfig, analysis_command, load_backgrounds, plan_case
+from Training.data.pool import Plan, PoolConfig, analysis_command, keep_to_one_thread, load_backgrounds, plan_case
 from Training.data.pool import simulate_plan as simulate
 from Training.data.prompted_slices import clinical_record
 from Training.pictures import montage, save_rgb
@@ -169,12 +169,10 @@ _process: dict[str, Any] = {}
 
 def _start(cfg: PoolConfig, weights: str | None) -> None:
     """What each process loads once."""
-    import torch
-
-    if cfg.workers > 1:
-        torch.set_num_threads(1)
     load_backgrounds(cfg.backgrounds)
     _process.update(models=Models.load(weights), options=AnalyzeOptions(heatmap=False, intervals=False), out=cfg.out)
+    if cfg.workers > 1:
+        keep_to_one_thread()
 
 
 def _analyze(plan: Plan) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from ICHAnalysisLib.simulate.cohort import SimulatedCase
 from Testing.training.cached_heads import head
 from Training.data import pool
 from Training.data.cache import folder_digest, open_cache
+
+ROOT = Path(__file__).parents[2]
 
 SMALL = PreprocessConfig(spacing_mm=3.6, size=64)
 
@@ -129,3 +133,14 @@ def test_background_digest_follows_the_bytes(tmp_path: Path) -> None:
     (scan / "2.dcm").write_bytes(b"two")
     assert folder_digest(scan) != first
     assert len(first) == 64
+
+
+def test_workers_keep_to_one_thread() -> None:
+    """In a process of its own, as they are: it must not slow the others down."""
+    code = (
+        "import torch, numpy, threadpoolctl; from Training.data.pool import keep_to_one_thread;"
+        "keep_to_one_thread();"
+        "print(torch.get_num_threads(), max(pool['num_threads'] for pool in threadpoolctl.threadpool_info()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["1", "1"]

@@ -161,11 +161,21 @@ def _run(jobs: list[tuple], cfg: PoolConfig) -> Iterator[str | None]:
 
 
 def _start(backgrounds: tuple[Path, ...]) -> None:
-    """Make a worker ready; it keeps to one thread, or workers beside it would wait for each other."""
+    """Make a worker ready."""
+    load_backgrounds(backgrounds)
+    keep_to_one_thread()
+
+
+def keep_to_one_thread() -> None:
+    """Let this process compute on one thread: those of processes side by side wait for each other.
+
+    BLAS threads too, which spin while they wait: two workers on two cores took three times as long for a case.
+    """
     import torch
+    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(1)
-    load_backgrounds(backgrounds)
+    threadpool_limits(1)
 
 
 def _make(job: tuple[Plan, str, Path, PreprocessConfig, tuple[str, ...]]) -> str | None:
