@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from ICHAnalysisLib.config.preprocess import HUWindow, PreprocessConfig
+from ICHAnalysisLib.ct.memory import block_means
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.holder import head_without_holder
@@ -202,7 +203,7 @@ def scan_tensor(
     (paper 003; decision R2). A scan taller than the input keeps its upper part, where the brain is.
     """
     factor = round(cfg.spacing_mm / spacing_mm)
-    reduced = _center_fit(_block_mean(np.asarray(values, dtype=np.float32), factor), cfg.size, fill)
+    reduced = _center_fit(block_means(np.asarray(values, dtype=np.float32), factor), cfg.size, fill)
     weights, outside = _depth_weights(positions_mm, cfg)
     out = np.tensordot(weights, reduced, axes=(1, 0)).astype(np.float32)
     out[outside] = fill
@@ -344,17 +345,6 @@ def _separable(planes: Iterable[np.ndarray], rows: np.ndarray, columns: np.ndarr
     down, across = csr_array(rows), csr_array(columns)
     out = [(across @ (down @ plane.astype(np.float32, copy=False)).T).T for plane in planes]
     return np.stack(out) if out else np.zeros((0, rows.shape[0], columns.shape[0]), dtype=np.float32)
-
-
-def _block_mean(planes: np.ndarray, factor: int) -> np.ndarray:
-    """(S, H, W) to (S, H / factor, W / factor) by averaging blocks."""
-    if factor == 1:
-        return planes
-    h, w = (length // factor * factor for length in planes.shape[1:])
-    # Whole planes are added: a mean over axes of length `factor` takes ten times as long.
-    rows = sum((planes[:, k:h:factor] for k in range(1, factor)), planes[:, :h:factor])
-    total = sum((rows[..., k:w:factor] for k in range(1, factor)), rows[..., :w:factor])
-    return total / np.float32(factor**2)
 
 
 def _center_fit(planes: np.ndarray, size: int, fill: float) -> np.ndarray:

@@ -20,6 +20,13 @@ BANDS_ML = (1.0, 2.0, 10.0, 30.0, 1000.0)
 BANDS_MM = (4.0, 5.0, 20.0)
 BANDS_HU = (3.0, 4.0, 20.0)
 _RESAMPLES = 1000
+#: What is asked about a poor outcome -> the column that answers.
+_OUTCOME_SCORES = {
+    "outline's network": "segment_poor",
+    "outline's network with the record": "record_poor",
+    "volume net": "scan_poor",
+    "true volume alone": "volume_ml",
+}
 Row = dict[str, Any]
 
 
@@ -83,17 +90,9 @@ def summarize(rows: Sequence[Row], threshold: float) -> dict[str, Any]:
         "outline_error_ml": _error(large, "found_ml"),
         "volume_net_error_ml": _error(large, "network_ml"),
         "location_macro_f1": _location_f1(large),
-        "outcome_auc": {
-            "outline's network": _outcome_auc(rows, "segment_poor"),
-            "outline's network with the record": _outcome_auc(rows, "record_poor"),
-            "volume net": _outcome_auc(rows, "scan_poor"),
-            "true volume alone": _outcome_auc(rows, "volume_ml"),
-        },
+        "outcome_auc": {name: _outcome_auc(rows, key) for name, key in _OUTCOME_SCORES.items()},
         "outcome_auc_over_all_throws": {
-            "outline's network": _chance_auc(rows, "segment_poor"),
-            "outline's network with the record": _chance_auc(rows, "record_poor"),
-            "volume net": _chance_auc(rows, "scan_poor"),
-            "true volume alone": _chance_auc(rows, "volume_ml"),
+            **{name: _chance_auc(rows, key) for name, key in _OUTCOME_SCORES.items()},
             "the simulation's own chance": _chance_auc(rows, "poor_chance"),
         },
     }
@@ -183,8 +182,7 @@ def _auc(truth: np.ndarray, score: np.ndarray) -> list[float] | None:
 
 def _outcome_auc(rows: Sequence[Row], key: str) -> list[float] | None:
     """Of a poor outcome, among the bleeding scans for which the answer is known."""
-    known = [row for row in rows if int(row["has_ich"]) and row.get(key) not in ("", None)]
-    known = [row for row in known if row.get("poor_outcome") not in ("", None)]
+    known = _bled_and_known(rows, key, "poor_outcome")
     return _auc(_numbers(known, "poor_outcome") == 1, _numbers(known, key)) if known else None
 
 
@@ -203,14 +201,23 @@ def expected_auc(chance: np.ndarray, score: np.ndarray, scan: np.ndarray | None 
 
 def _chance_auc(rows: Sequence[Row], key: str) -> list[float] | None:
     """`expected_auc` of a poor outcome among the bleeding scans, and its interval over scans drawn with replacement."""
-    known = [row for row in rows if int(row["has_ich"]) and row.get(key) not in ("", None)]
-    known = [row for row in known if row.get("poor_chance") not in ("", None)]
+    known = _bled_and_known(rows, key, "poor_chance")
     if len(known) < 2:
         return None
     chance, score = _numbers(known, "poor_chance"), _numbers(known, key)
-    draws = np.random.default_rng(0).integers(len(known), size=(_RESAMPLES // 5, len(known)))
-    low, high = np.nanquantile([expected_auc(chance[d], score[d], d) for d in draws], [0.025, 0.975])
-    return [expected_auc(chance, score), float(low), float(high), len(known)]
+    return _over_scans(len(known), lambda drawn: expected_auc(chance[drawn], score[drawn], drawn))
+
+
+def _bled_and_known(rows: Sequence[Row], *keys: str) -> list[Row]:
+    """The rows with hemorrhage that hold all of these."""
+    return [row for row in rows if int(row["has_ich"]) and all(row.get(key) not in ("", None) for key in keys)]
+
+
+def _over_scans(count: int, statistic: Callable[[np.ndarray], float]) -> list[float]:
+    """A statistic of scans by their indices, with its percentile interval over scans drawn with replacement."""
+    draws = np.random.default_rng(0).integers(count, size=(_RESAMPLES // 5, count))
+    low, high = np.nanquantile([statistic(drawn) for drawn in draws], [0.025, 0.975])
+    return [statistic(np.arange(count)), float(low), float(high), count]
 
 
 def _location_f1(rows: Sequence[Row]) -> list[float] | None:
@@ -221,7 +228,4 @@ def _location_f1(rows: Sequence[Row]) -> list[float] | None:
     truth, found = (
         np.array([LOCATIONS.index(str(row[key])) for row in named]) for key in ("location", "found_location")
     )
-    draws = np.random.default_rng(0).integers(len(named), size=(_RESAMPLES // 5, len(named)))
-    values = [class_measures(truth[d], found[d], LOCATIONS)["macro"]["f1"] for d in draws]
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return [class_measures(truth, found, LOCATIONS)["macro"]["f1"], float(low), float(high), len(named)]
+    return _over_scans(len(named), lambda drawn: class_measures(truth[drawn], found[drawn], LOCATIONS)["macro"]["f1"])

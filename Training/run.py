@@ -95,10 +95,7 @@ def build_run(cfg: RunConfig, world: World, state: dict[str, Any] | None, accept
         _load_model(model, state["model"], task)
     elif cfg.task.initial is not None:
         initial = _initial_weights(cfg.task)
-        adopted: Any = getattr(model, "adopted", None)  # a network may read weights of a smaller one
-        if adopted is not None:
-            initial = replace(initial, state_dict=adopted(initial.state_dict))
-        load_state(model, initial)
+        load_state(model, replace(initial, state_dict=task.initial_state(model, initial.state_dict)))
     model = wrap_model(world, model, cfg.loop.parallel, cfg.loop.find_unused_parameters)
     network = unwrap_model(model)
     run = Run(

@@ -69,12 +69,17 @@ def reduction(voxels: int, name: str) -> tuple[int, tuple[Finding, ...]]:
     return factor, () if finding is None else (finding,)
 
 
-def block_means(plane: np.ndarray, factor: int) -> np.ndarray:
-    """Averages of blocks of factor x factor pixels of one slice; what is left over at its end is dropped."""
+def block_means(planes: np.ndarray, factor: int) -> np.ndarray:
+    """Averages of blocks of factor x factor pixels of slices (..., H, W); what is left over at their end is dropped."""
     if factor == 1:
-        return plane
-    rows, columns = plane.shape[0] // factor, plane.shape[1] // factor
-    return plane[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor).mean(axis=(1, 3))
+        return planes
+    if not np.issubdtype(planes.dtype, np.floating):
+        planes = planes.astype(np.float64)  # sums of stored integers would overflow
+    height, width = (length // factor * factor for length in planes.shape[-2:])
+    # Whole planes are added: a mean over axes of length `factor` takes ten times as long.
+    rows = sum((planes[..., k:height:factor, :] for k in range(1, factor)), planes[..., :height:factor, :])
+    total = sum((rows[..., k:width:factor] for k in range(1, factor)), rows[..., :width:factor])
+    return total / total.dtype.type(factor**2)
 
 
 def reducing_matrix(factor: int) -> np.ndarray:

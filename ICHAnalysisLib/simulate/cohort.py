@@ -274,6 +274,4 @@ def _clinical(
     if not truth["has_ich"]:
         record = clinic.draw_record(rng, "deep", 0.0, False)
         return record, {}
-    location, volume = truth["location"], truth["volume_ml"]
-    record = clinic.draw_record(rng, location, volume, truth["ivh_ml"] > 0.1)
-    return record, clinic.draw_outcome(rng, record, location, volume, mortality_shift)
+    return clinic.draw_patient(rng, truth["location"], truth["volume_ml"], truth["ivh_ml"], mortality_shift)

@@ -15,6 +15,8 @@ LOCATION_SHARES: dict[str, float] = {"deep": 0.60, "lobar": 0.27, "subtentorial"
 MEDIAN_ML: dict[str, float] = {"deep": 13.0, "lobar": 25.0, "subtentorial": 10.0}
 CAP_ML: dict[str, float] = {"deep": 120.0, "lobar": 150.0, "subtentorial": 50.0}
 LOG_SD = 0.9
+#: More blood than this in the ventricles counts as intraventricular hemorrhage.
+LEAST_IVH_ML = 0.1
 MORTALITY_INTERCEPT, MORTALITY_SLOPE = -4.3325, 1.7831
 GOOD_OUTCOME_SHARE = (0.00, 0.29, 0.48, 0.75, 0.95)  # FUNC 0-4, 5-7, 8, 9-10, 11
 
@@ -70,6 +72,14 @@ def draw_record(rng: np.random.Generator, location: str, volume_ml: float, ivh: 
         "anticoagulant": bool(rng.random() < 0.15),
         "systolic_bp": int(np.clip(rng.normal(175, 28), 95, 260)),
     }
+
+
+def draw_patient(
+    rng: np.random.Generator, location: str, volume_ml: float, ivh_ml: float, mortality_shift: float = 0.0
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Record and outcome of one patient with this hemorrhage."""
+    record = draw_record(rng, location, volume_ml, ivh_ml > LEAST_IVH_ML)
+    return record, draw_outcome(rng, record, location, volume_ml, mortality_shift)
 
 
 def ich_score(gcs: int, volume_ml: float, ivh: bool, location: str, age: float) -> int:

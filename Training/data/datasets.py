@@ -112,8 +112,8 @@ class SliceDataset(_CaseDataset):
         if self.augment is not None and self.augment.sharpness and rng.random() < self.augment.sharpness:
             image = sharpen(image)
         facts = case_facts(case)
-        if self.augment is not None and self.augment.new_patient and rng.random() < self.augment.new_patient:
-            facts = another_patient(facts, case.meta, rng)
+        if self.augment is not None:
+            facts = _of_a_patient(facts, case, rng, self.augment)
         return {
             "image": image,
             "hu": hu,
@@ -155,8 +155,7 @@ class ScanDataset(_CaseDataset):
         if self.augment is not None:
             hu, labels, growth = augment(hu, labels, rng, self.augment, self.preprocess.spacing_mm)
             facts["volume_ml"] *= growth
-            if self.augment.new_patient and rng.random() < self.augment.new_patient:
-                facts = another_patient(facts, case.meta, rng)
+            facts = _of_a_patient(facts, case, rng, self.augment)
         channels = channels_of(hu, self.preprocess)  # (D, C, H, W)
         return {"image": np.ascontiguousarray(channels.swapaxes(0, 1)), "hu": hu, "labels": labels, **facts}
 
@@ -186,6 +185,14 @@ def case_facts(case: CacheCase) -> dict[str, Any]:
         "record": dict(meta.get("record") or {}),
         "synthetic": bool(meta.get("synthetic")),
     }
+
+
+def _of_a_patient(
+    facts: dict[str, Any], case: CacheCase, rng: np.random.Generator, cfg: AugmentConfig
+) -> dict[str, Any]:
+    """The facts of the scan as it is seen, now and then of another patient."""
+    another = cfg.new_patient and rng.random() < cfg.new_patient
+    return another_patient(facts, case.meta, rng) if another else facts
 
 
 def scan_arrays(case: CacheCase, preprocess: PreprocessConfig, first: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 
 from ICHAnalysisLib.config.preprocess import LOCATIONS
-from ICHAnalysisLib.simulate.outcome import CENTERS, draw_outcome, draw_record
-
-_LEAST_IVH_ML = 0.1  # as the simulation counts intraventricular blood
+from ICHAnalysisLib.simulate.outcome import CENTERS, draw_patient
 
 
 def another_patient(facts: dict[str, Any], meta: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -25,10 +23,10 @@ def another_patient(facts: dict[str, Any], meta: dict[str, Any], rng: np.random.
     bled = facts["synthetic"] and facts["volume_ml"] > 0 and facts["location"] >= 0
     if not bled:
         return facts
-    location, ivh = LOCATIONS[facts["location"]], facts["ivh_ml"] > _LEAST_IVH_ML
     center = (meta.get("simulation") or {}).get("plan", {}).get("center", "first")
-    record = draw_record(rng, location, facts["volume_ml"], ivh)
-    outcome = draw_outcome(rng, record, location, facts["volume_ml"], CENTERS[center].mortality_shift)
+    record, outcome = draw_patient(
+        rng, LOCATIONS[facts["location"]], facts["volume_ml"], facts["ivh_ml"], CENTERS[center].mortality_shift
+    )
     drawn = {name: int(outcome[name]) for name in ("dead_30d", "poor_outcome", "gos")}
     chances = {"chance_dead_30d": float(outcome["p_death"]), "chance_poor_outcome": float(outcome["p_poor"])}
     return {**facts, "record": record, **drawn, "mrs": int(outcome["mrs_90d"]), **chances}

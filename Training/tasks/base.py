@@ -90,6 +90,10 @@ class Task(ABC):
         file whose hash `state_dict` records, and nothing trains them. `build_model` must refuse another file."""
         return set()
 
+    def initial_state(self, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`state` of `task.initial` as `model` can load it; a network may read weights of a smaller one."""
+        return state
+
     @abstractmethod
     def build_dataset(self, cases: Sequence[CacheCase], split: str) -> Dataset:
         """The items of `cases`; `split` is "train" (augmented, shuffled by the loop), "val" or "test" (neither)."""

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ICHAnalysisLib.config.ich_scnet import PREPROCESS, PRESETS, ICHSCNetConfig
 from ICHAnalysisLib.discrimination import auc, binary_measures, brier, fit_temperature
 from ICHAnalysisLib.errors import UsageError
-from ICHAnalysisLib.networks.ich_scnet import ICHSCNetOutput, build_ich_scnet
+from ICHAnalysisLib.networks.ich_scnet import ICHSCNet, ICHSCNetOutput, build_ich_scnet
 from ICHAnalysisLib.networks.tower_checkpoints import (
     load_clip_checkpoint,
     load_densenet_checkpoint,
@@ -142,6 +142,10 @@ class ICHSCNetTask(Task):
         prefixes = tuple(prefix for tower in self.towers for prefix in TOWER_PARTS[tower["tower"]])
         frozen = (name for name, parameter in model.named_parameters() if not parameter.requires_grad)
         return {name for name in frozen if name.startswith(prefixes)}
+
+    def initial_state(self, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights that saw no neighbors start a network that sees them."""
+        return model.adopted(state) if isinstance(model, ICHSCNet) else state
 
     def build_dataset(self, cases: Sequence[CacheCase], split: str) -> Dataset:
         """Slices with prompts and text."""
