@@ -39,6 +39,8 @@ def make_norm(kind: str, channels: int) -> nn.Module:
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around a shortcut."""
 
+    foldable = (("conv1", "norm1"), ("conv2", "norm2"))
+
     def __init__(self, channels: int, norm: str) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
@@ -54,6 +56,8 @@ class ResidualBlock(nn.Module):
 
 class ConvBlock(nn.Module):
     """3x3 convolution of the given stride, then residual blocks: one down-sampling layer, or the stem."""
+
+    foldable = (("conv", "norm"),)
 
     def __init__(self, in_channels: int, channels: int, stride: int, residual: int, norm: str) -> None:
         super().__init__()
@@ -99,6 +103,8 @@ class GroupAggregationBridge(nn.Module):
     depthwise convolution of few channels at full size is all memory traffic on a CPU. 1 as in the paper.
     """
 
+    foldable = (("tail_norm", "tail"),)
+
     def __init__(self, channels: int, deeper_channels: int, dilations: Sequence[int], norm: str, pool: int = 1) -> None:
         super().__init__()
         self.pool = pool
@@ -125,8 +131,17 @@ class GroupAggregationBridge(nn.Module):
         """The bridge itself, on three inputs of which the first two share a size."""
         deeper = resize(self.project(deeper), tuple(image.shape[-2:]))
         parts = zip(self.groups, image.chunk(GROUPS, dim=1), deeper.chunk(GROUPS, dim=1))
-        joined = [group(torch.cat([high, low, mask], dim=1)) for group, high, low in parts]
+        joined = [group(_side_by_side(high, low, mask)) for group, high, low in parts]
         return self.tail(self.tail_norm(torch.cat(joined, dim=1)))
+
+
+def _side_by_side(*parts: Tensor) -> Tensor:
+    """Channels of (B, C_n, H, W) parts joined, channels last in memory.
+
+    `torch.cat` itself chooses the plain layout as soon as one part has a single channel, and the following operations
+    then take three times as long.
+    """
+    return torch.cat([part.permute(0, 2, 3, 1) for part in parts], dim=3).permute(0, 3, 1, 2)
 
 
 class MTFF(nn.Module):

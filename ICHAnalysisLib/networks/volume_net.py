@@ -26,6 +26,7 @@ class VolumeNet(nn.Module):
     Parameter names of stem and stages are torchvision's ResNet's.
     """
 
+    foldable = (("conv1", "bn1"),)
     target_mean: Tensor
     target_sd: Tensor
 
@@ -138,6 +139,8 @@ class DensityHead(nn.Module):
 
 class BasicBlock(nn.Module):
     """Two 3 x 3 x 3 convolutions and a shortcut; a 1 x 1 x 1 convolution where sizes differ (shortcut B)."""
+
+    foldable = (("conv1", "bn1"), ("conv2", "bn2"), ("downsample.0", "downsample.1"))
 
     def __init__(self, inplanes: int, planes: int, stride: int, norm: str) -> None:
         super().__init__()

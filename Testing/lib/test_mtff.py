@@ -14,6 +14,7 @@ from ICHAnalysisLib.networks.mtff import (  # noqa: E402
     ConcatFusion,
     DilatedDepthwise,
     GroupAggregationBridge,
+    _side_by_side,
 )
 
 DILATIONS = (1, 3, 5, 7)
@@ -78,6 +79,13 @@ def test_bridge_hears_all_three_inputs() -> None:
     assert out.shape == (1, 8, 8, 8)
     for changed in ((image + torch.randn_like(image), mask, deeper), (image, mask * 0, deeper), (image, mask, -deeper)):
         assert (module(*changed) - out).abs().max() > 1e-3
+
+
+def test_parts_are_joined_with_channels_last_whatever_their_layout() -> None:
+    parts = [torch.randn(2, 8, 6, 5).to(memory_format=torch.channels_last), torch.rand(2, 1, 6, 5)]
+    joined = _side_by_side(*parts)
+    assert torch.equal(joined, torch.cat(parts, dim=1))
+    assert joined.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_pooled_bridge_starts_from_the_image() -> None:
