@@ -20,6 +20,7 @@ from ICHAnalysisLib.analysis import (
     Interval,
     Presence,
 )
+from ICHAnalysisLib.beside import beside
 from ICHAnalysisLib.config.analyze import AnalyzeOptions
 from ICHAnalysisLib.ct.lesion_checks import lesion_findings, settle_gaps
 from ICHAnalysisLib.errors import CancelledError, InputBlockedError
@@ -137,20 +138,22 @@ def analyze(
     clock.stage("segmentation", 0.35, "Outlining the hemorrhage")
     segmented = segment(evidence, slices, models, prompts, clinical, text, options)
     clock.stage("scan", 0.70, "Measuring the whole scan")
-    scan = see_scan(evidence, models, want_heatmap=options.heatmap and segmented.positive)
+    labels = return_to_original(segmented.labels, axial, volume, order=0)
+    with beside(1) as submit:
+        scanning = submit(see_scan, evidence, models, want_heatmap=options.heatmap and segmented.positive)
+        brain = evidence.brain_native if axial is volume else None
+        midline = describe_midline(volume, labels, brain) if labels.any() else {}
+        scan = scanning.result()
     clock.stage("measure", 0.90, "Measuring volumes and scores")
     arrays = AnalysisArrays(
-        labels=return_to_original(segmented.labels, axial, volume, order=0),
+        labels=labels,
         heatmap=None if scan.heatmap is None else return_to_original(scan.heatmap, axial, volume, order=1),
         probability=return_to_original(segmented.probability, axial, volume, order=1),
     )
     analysis = _assemble(volume, slices, segmented, scan, arrays, clinical, models, options)
-    if arrays.labels.any():
-        brain = evidence.brain_native if axial is volume else None
-        midline = describe_midline(volume, arrays.labels, brain)
-        analysis = replace(analysis, measurements={**analysis.measurements, **midline})
     clock.stop()
-    return replace(analysis, timings_s=clock.timings), arrays
+    measurements = {**analysis.measurements, **midline}
+    return replace(analysis, measurements=measurements, timings_s=clock.timings), arrays
 
 
 def measure_labels(

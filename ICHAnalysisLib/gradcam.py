@@ -27,11 +27,25 @@ def grad_cam(
 ) -> Tensor:
     """ReLU of the sum over channels of pooled gradient times activation (paper 003, Eq. 3 and 4), not normalized.
 
+    Returns float32 (B, ...) on the layer's grid; `answer_and_grad_cam` gives the network's answer as well.
+    """
+    return answer_and_grad_cam(network, image, target_layer, score, rearrange, besides)[1]
+
+
+def answer_and_grad_cam(
+    network: nn.Module,
+    image: Tensor,
+    target_layer: str,
+    score: Callable[[dict[str, Tensor]], Tensor],
+    rearrange: Callable[[Tensor], Tensor] | None = None,
+    besides: tuple[Tensor, ...] = (),
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The network's answer, without gradients, and the map of `grad_cam` behind it, from one pass.
+
     image: (B, C, ...). target_layer: a name of `network.named_modules()`. score: from the network's output to (B,).
     rearrange: from the layer's output to (B, P, ...) maps, for layers of tokens; the gradient is pooled over all
-    spatial axes (decision R20). besides: what the network takes after the image. Returns float32 (B, ...) on the
-    layer's grid. Parameters may be frozen; the network's mode, gradients and hooks are left as they were. Raises
-    UsageError for an unknown layer.
+    spatial axes (decision R20). besides: what the network takes after the image. Parameters may be frozen; the
+    network's mode, gradients and hooks are left as they were. Raises UsageError for an unknown layer.
     """
     layer = dict(network.named_modules()).get(target_layer)
     if layer is None or not target_layer:
@@ -57,7 +71,7 @@ def grad_cam(
         activation, gradient = rearrange(activation), rearrange(gradient)
     spatial = tuple(range(2, activation.ndim))
     weights = gradient.mean(dim=spatial, keepdim=True)  # (B, P, 1, ...)
-    return (weights * activation).sum(dim=1).relu()
+    return {name: value.detach() for name, value in output.items()}, (weights * activation).sum(dim=1).relu()
 
 
 def normalize(cam: Tensor) -> Tensor:
@@ -69,7 +83,14 @@ def normalize(cam: Tensor) -> Tensor:
 def volume_heatmap(
     network: Any, scan: Tensor, layer: str | None = None, target: str = "size", voxel_ml: Tensor | None = None
 ) -> np.ndarray:
-    """Attention of the volume net to one scan, float32 (D, H, W) in [0, 1] on the input's grid.
+    """Attention of the volume net to one scan, as `volume_answer_and_heatmap` returns it."""
+    return volume_answer_and_heatmap(network, scan, layer, target, voxel_ml)[1]
+
+
+def volume_answer_and_heatmap(
+    network: Any, scan: Tensor, layer: str | None = None, target: str = "size", voxel_ml: Tensor | None = None
+) -> tuple[dict[str, Tensor], np.ndarray]:
+    """The volume net's answer to one scan and its attention, float32 (D, H, W) in [0, 1] on the input's grid.
 
     scan: (1, C, D, H, W). voxel_ml: (1,) for networks of stretched scans. target: "size" (regression) or "poor"
     (logit of the poor outcome). layer: by default the last maps behind the target, as in paper 003; layer3 or layer4
@@ -81,9 +102,11 @@ def volume_heatmap(
     if not (network.cfg.regression if target == "size" else network.cfg.classification):
         raise UsageError(f"Grad-CAM: this network was built without the head for {target!r}.")
     besides = () if voxel_ml is None else (voxel_ml,)
-    cam = grad_cam(network, scan, layer or network.cam_layer(target), _score(target), besides=besides)
+    answer, cam = answer_and_grad_cam(
+        network, scan, layer or network.cam_layer(target), _score(target), besides=besides
+    )
     full = F.interpolate(normalize(cam).unsqueeze(1), size=scan.shape[2:], mode="trilinear", align_corners=False)
-    return full[0, 0].clamp(0, 1).cpu().numpy()
+    return answer, full[0, 0].clamp(0, 1).cpu().numpy()
 
 
 def slice_heatmap(network: Any, image: Tensor) -> np.ndarray:

@@ -6,13 +6,13 @@ Legend: S slices, K acquired slices, L = 3 locations in the order of LOCATIONS.
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from ICHAnalysisLib.analysis import Location
 from ICHAnalysisLib.config.preprocess import LOCATIONS
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.findings import Finding, Level
 from ICHAnalysisLib.holder import head_without_holder
+from ICHAnalysisLib.volumetry import lesion_components
 
 #: A lesion whose center of mass lies within this distance of the midline has no side, mm.
 MIDLINE_MM = 4.0
@@ -66,7 +66,7 @@ def describe(
 
 def epicenter_ras(volume: CTVolume, mask: np.ndarray) -> np.ndarray:
     """(3,) RAS mm of the center of mass of the largest component of a (K, J, I) mask, by true slice heights."""
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3, 3), dtype=bool))
+    labels, count = lesion_components(mask)
     if count == 0:
         raise ValueError("The mask is empty; it has no epicenter.")
     k, j, i = np.nonzero(mask)

@@ -75,9 +75,13 @@ class _Plane:
     back: np.ndarray
 
     @cached_property
-    def pixels(self) -> tuple[np.ndarray, np.ndarray]:
-        """t and s of the brain's pixels."""
-        rows, columns = np.nonzero(self.brain)
+    def rim(self) -> tuple[np.ndarray, np.ndarray]:
+        """t and s of the brain's pixels within two of its border: no other can be the end of a chord.
+
+        One step of up to (2, 1) pixels leads from any deeper one further across, within the same millimeter along.
+        """
+        deep = ndimage.binary_erosion(self.brain, np.ones((5, 5), dtype=bool))
+        rows, columns = np.nonzero(self.brain & ~deep)
         return columns - _ACROSS, rows - _ALONG
 
     @cached_property
@@ -213,7 +217,7 @@ def _symmetry_axis(planes: Sequence[_Plane]) -> _Axis:
 
 def _chord_middles(plane: _Plane, angle: float) -> np.ndarray:
     """Middles of the brain's chords across an axis, for chords above 60 mm."""
-    t, s = plane.pixels
+    t, s = plane.rim
     across, along = np.cos(angle) * t - np.sin(angle) * s, np.rint(np.sin(angle) * t + np.cos(angle) * s).astype(int)
     low = np.full(np.ptp(along) + 1, 1e3)
     high = -low
@@ -273,11 +277,12 @@ def _septum(plane: _Plane, front: np.ndarray, back: np.ndarray) -> np.ndarray:
     along, right = _directions(front, back)
     length = float(np.linalg.norm(back - front))
     across = np.arange(-30.0, 30.01, 0.25)
+    distances = np.arange(_FRONTAL[0] * length, _FRONTAL[1] * length)
+    t, s = ((front[n] + distances * along[n])[:, None] + right[n] * across for n in range(2))
+    borders = np.diff(np.pad((plane.at(plane.fluid, t, s) > 0.5).astype(np.int8), ((0, 0), (1, 1))))
     found = []
-    for distance in np.arange(_FRONTAL[0] * length, _FRONTAL[1] * length):
-        t, s = (front + distance * along)[:, None] + right[:, None] * across
-        dark = plane.at(plane.fluid, t, s) > 0.5
-        edges = np.flatnonzero(np.diff(np.pad(dark.astype(np.int8), 1)))
+    for distance, changes in zip(distances, borders, strict=True):
+        edges = np.flatnonzero(changes)
         starts, stops = across[edges[::2]], across[edges[1::2] - 1]
         wide = stops - starts >= _HORN
         starts, stops = starts[wide], stops[wide]

@@ -19,6 +19,7 @@ from ICHAnalysisLib.config.volume_net import VolumeNetConfig
 from ICHAnalysisLib.device import choose_device, choose_dtype
 from ICHAnalysisLib.errors import WeightsError
 from ICHAnalysisLib.interval import SizeBands, volume_interval, volume_of_size
+from ICHAnalysisLib.networks.folding import fold_batch_norms
 from ICHAnalysisLib.preprocess import (
     SliceStack,
     channels_of,
@@ -47,6 +48,7 @@ class Predictor:
         self.device = device
         self.dtype = choose_dtype(device)
         self.network = network.eval().to(device)
+        fold_batch_norms(self.network)
         if weights.preprocess.depth is None:  # slices; channels_last is a layout of four axes
             self.network = self.network.to(memory_format=torch.channels_last)
         self.weights = weights
@@ -113,16 +115,19 @@ class VolumeNetPredictor(Predictor):
         voxel = torch.tensor([stretch.voxel_ml], device=self.device) if stretch else None
         channels = channels_of(hu, cfg).transpose(1, 0, 2, 3)  # (C, D, h, w)
         scan = torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32))[None].to(self.device)
+        small = None
         with torch.inference_mode(), self.autocast():
-            output = self.network(scan) if voxel is None else self.network(scan, voxel)
+            if want_heatmap:
+                from ICHAnalysisLib.gradcam import volume_answer_and_heatmap
+
+                output, small = volume_answer_and_heatmap(self.network, scan, voxel_ml=voxel)
+            else:
+                output = self.network(scan) if voxel is None else self.network(scan, voxel)
         size = float(output["size_mm"].float()[0])
         logits = output["outcome_logits"].float()[0] / float(self.weights.card.get("temperature", 1.0))
         poor = float(logits.softmax(dim=0)[1])
         heatmap = None
-        if want_heatmap:
-            from ICHAnalysisLib.gradcam import volume_heatmap
-
-            small = volume_heatmap(self.network, scan, voxel_ml=voxel)
+        if small is not None:
             heatmap = (
                 stretch.back(small)
                 if stretch

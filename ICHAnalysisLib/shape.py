@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from ICHAnalysisLib.ct.morphology import bounding_box
 from ICHAnalysisLib.ct.volume import CTVolume
 
 #: Voxels this much darker than the clot's median, enclosed by it, are a black hole (Li 2016 asks for 28 HU).
@@ -77,10 +78,12 @@ def _black_hole_ml(volume: CTVolume, mask: np.ndarray, median: float) -> float:
     """Volume of dark places inside the mask or its holes, away from its rim."""
     total = 0.0
     for k in np.flatnonzero(mask.any(axis=(1, 2))):
-        inner = ndimage.binary_erosion(ndimage.binary_fill_holes(mask[k]))
-        smooth = ndimage.uniform_filter(volume.hu[k].astype(np.float32), 3)  # noise alone is no hole
+        rows, columns = (slice(max(0, side.start - 3), side.stop + 3) for side in bounding_box(mask[k]))
+        hu, clot = volume.hu[k, rows, columns], mask[k, rows, columns]  # with all that can count inside the clot
+        inner = ndimage.binary_erosion(ndimage.binary_fill_holes(clot))
+        smooth = ndimage.uniform_filter(hu.astype(np.float32), 3)  # noise alone is no hole
         dark = smooth <= median - BLACK_HOLE_HU
-        hole = inner & ndimage.binary_dilation(dark) & (volume.hu[k] <= median - BLACK_HOLE_HU / 2)
+        hole = inner & ndimage.binary_dilation(dark) & (hu <= median - BLACK_HOLE_HU / 2)
         total += float(hole.sum()) * float(volume.voxel_volumes_ml[k])
     return total
 

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
+from ICHAnalysisLib.ct.morphology import bounding_box
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.errors import UsageError
 
@@ -57,7 +58,10 @@ class Growth:
 
 def lesion_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """Labels 1..n of the 26-connected components of a (K, J, I) mask, and n."""
-    return ndimage.label(mask, structure=np.ones((3, 3, 3), dtype=bool))
+    box = bounding_box(mask)  # the labels are those of the whole grid, for which it would take ten times as long
+    labels = np.zeros(mask.shape, dtype=np.int32)
+    labels[box], count = ndimage.label(mask[box], structure=np.ones((3, 3, 3), dtype=bool))
+    return labels, count
 
 
 def manual_volumes(

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
-_BATCH_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
+_Convolution = nn.Conv2d | nn.Conv3d
+_BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
 
 
 def fold_batch_norms(network: nn.Module) -> None:
@@ -32,10 +32,10 @@ def _fold(block: nn.Module, names: tuple[str, str]) -> None:
     """One pair, where both stand and the norm is a batch norm."""
     here = dict(block.named_modules())
     first, second = (here.get(name) for name in names)
-    if isinstance(first, _CONVOLUTIONS) and isinstance(second, _BATCH_NORMS):
+    if isinstance(first, _Convolution) and isinstance(second, _BatchNorm):
         _put(block, names[0], fuse_conv_bn_eval(first, second))
         _put(block, names[1], nn.Identity())
-    elif isinstance(first, _BATCH_NORMS) and isinstance(second, _CONVOLUTIONS):
+    elif isinstance(first, _BatchNorm) and isinstance(second, _Convolution):
         _fold_before(first, second)
         _put(block, names[0], nn.Identity())
 
@@ -47,11 +47,14 @@ def _put(block: nn.Module, name: str, module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _fold_before(norm: nn.Module, convolution: nn.Module) -> None:
+def _fold_before(norm: _BatchNorm, convolution: _Convolution) -> None:
     """A norm into the 1x1 convolution after it, which has a bias."""
     if any(size != 1 for size in convolution.kernel_size) or convolution.bias is None:
         raise ValueError(f"A batch norm can be folded into a 1x1 convolution with a bias after it, not {convolution}.")
-    factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    summand = norm.bias - factor * norm.running_mean
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None:
+        raise ValueError("A batch norm without running statistics follows the batch and cannot be folded.")
+    factor = norm.weight * torch.rsqrt(variance + norm.eps)
+    summand = norm.bias - factor * mean
     convolution.bias += convolution.weight.flatten(1) @ summand
     convolution.weight *= factor.reshape(1, -1, *[1] * (convolution.weight.ndim - 2))

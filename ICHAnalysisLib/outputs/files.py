@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ICHAnalysisLib.analysis import Analysis, AnalysisArrays
+from ICHAnalysisLib.beside import beside
 from ICHAnalysisLib.config.outputs import OutputOptions
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.outputs.atomic import write_text
 from ICHAnalysisLib.outputs.dicom_files import DICOM_NAMES
+from ICHAnalysisLib.outputs.pictures import write_overview
 from ICHAnalysisLib.outputs.surface import Views, head_views
 
 #: Names of the files, by the key under which `write_outputs` returns them.
@@ -78,11 +79,13 @@ def write_outputs(
     written: dict[str, Path] = {}
     if arrays is not None and volume is not None:
         analysis = described(analysis, volume)
-        with ThreadPoolExecutor(1) as beside:  # the 3-D views, by numpy and scipy, which leave the interpreter free
-            views = beside.submit(head_views, arrays.labels, volume) if options.report or options.pdf else None
-            written |= _write_arrays(analysis, arrays, volume, folder)
+        with beside(2) as submit:
+            views = submit(head_views, arrays.labels, volume) if options.report or options.pdf else None
+            maps = submit(_write_maps, arrays, volume, folder)
+            written["overview"] = write_overview(analysis, arrays.labels, volume, folder / NAMES["overview"])
             if views is not None:
                 written |= write_reports(analysis, arrays, volume, folder, options, views)
+            written |= maps.result()
     elif options.report or options.pdf:
         written |= write_reports(analysis, None, None, folder, options)
     written["analysis"] = write_text(folder / NAMES["analysis"], analysis.to_json())
@@ -157,15 +160,13 @@ def _readable(text: str) -> str:
     return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdigit() else text
 
 
-def _write_arrays(analysis: Analysis, arrays: AnalysisArrays, volume: CTVolume, folder: Path) -> dict[str, Path]:
-    """The label maps, the heatmap where there is one, and the overview."""
+def _write_maps(arrays: AnalysisArrays, volume: CTVolume, folder: Path) -> dict[str, Path]:
+    """The label maps, and the heatmap where there is one."""
     from ICHAnalysisLib.outputs.labelmaps import has_exact_header, write_heatmap, write_labels, write_labels_ras
-    from ICHAnalysisLib.outputs.pictures import write_overview
 
     written = {"segmentation": write_labels(arrays.labels, volume, folder / NAMES["segmentation"])}
     if not has_exact_header(volume):
         written["segmentation_ras"] = write_labels_ras(arrays.labels, volume, folder / NAMES["segmentation_ras"])
     if arrays.heatmap is not None:
         written["heatmap"] = write_heatmap(arrays.heatmap, volume, folder / NAMES["heatmap"])
-    written["overview"] = write_overview(analysis, arrays.labels, volume, folder / NAMES["overview"])
     return written

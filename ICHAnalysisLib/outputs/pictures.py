@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 ICH_COLOR, IVH_COLOR, LINE_COLORS = "#ff5d3a", "#3cc8ff", ("#ffd84a", "#9be36b")
 BACKGROUND, INK, MUTED, WARN = "#10151b", "#f2f5f7", "#9fb0bf", "#ffb65c"
 _SLICES, _COLUMNS, _DPI = 6, 3, 100
+_COMPRESSION = 3  # of PNG: half the time of the usual 6 for a file of the same size
 
 
 def write_overview(analysis: Analysis, labels: np.ndarray, volume: CTVolume, path: Path) -> Path:
@@ -41,7 +42,8 @@ def write_overview(analysis: Analysis, labels: np.ndarray, volume: CTVolume, pat
 def png_bytes(figure: Figure) -> bytes:
     """A figure as PNG without metadata that changes from run to run."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor=figure.get_facecolor(), metadata={"Software": None})
+    options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": _COMPRESSION}}
+    figure.savefig(buffer, format="png", dpi=_DPI, facecolor=figure.get_facecolor(), **options)
     return buffer.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from ICHAnalysisLib.config.dtvit import PRESETS as DTVIT
 from ICHAnalysisLib.config.volume_net import PRESETS as VOLUME
 from ICHAnalysisLib.errors import UsageError
-from ICHAnalysisLib.gradcam import grad_cam, normalize, slice_heatmap, volume_heatmap
+from ICHAnalysisLib.gradcam import grad_cam, normalize, slice_heatmap, volume_answer_and_heatmap, volume_heatmap
 from ICHAnalysisLib.networks.dtvit import build_dtvit
 from ICHAnalysisLib.networks.volume_net import build_volume_net
 from ICHAnalysisLib.predict import Models
@@ -45,6 +46,18 @@ def test_cam_is_the_closed_form_and_is_not_inverted() -> None:
     assert float(cam.sum()) == pytest.approx(3 * 2 / 18 * 3.0)
     assert float(normalize(cam).max()) == 1.0
     assert float(normalize(torch.zeros(1, 2, 2)).abs().sum()) == 0.0
+
+
+def test_the_answer_comes_from_the_same_pass() -> None:
+    network = build_volume_net(VOLUME["tiny"]).eval()
+    scan = torch.rand(1, 2, 16, 32, 32)
+    with torch.inference_mode():
+        answer, heat = volume_answer_and_heatmap(network, scan)
+        alone = network(scan)
+    assert answer.keys() == alone.keys()
+    assert all(torch.allclose(answer[name], alone[name], atol=1e-5) for name in alone)
+    assert not any(value.requires_grad for value in answer.values())
+    assert np.array_equal(heat, volume_heatmap(network, scan))
 
 
 def test_nothing_is_left_behind() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.interval import size_of_volume
-from ICHAnalysisLib.volumetry import growth, kothari_weights, manual_volumes, measure_lesion
+from ICHAnalysisLib.volumetry import growth, kothari_weights, lesion_components, manual_volumes, measure_lesion
 
 
 def grid(shape: tuple[int, int, int], spacing: tuple[float, float, float], phase: float = 0.0) -> tuple:
@@ -28,6 +29,16 @@ def ellipsoid(spacing: tuple[float, float, float], phase: float = 0.0) -> tuple[
     k, j, i = grid(shape, spacing, phase)
     mask = (i / 24.5) ** 2 + (j / 18) ** 2 + (k / 20) ** 2 <= 1
     return stack(shape, spacing), mask, 4 / 3 * np.pi * 20 * 18 * 24.5 / 1000
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.2])
+def test_components_are_those_of_the_whole_grid(share: float) -> None:
+    mask = np.zeros((6, 20, 24), dtype=bool)
+    mask[2:5, 4:15, 6:20] = np.random.default_rng(3).random((3, 11, 14)) < share
+    labels, count = lesion_components(mask)
+    expected, expected_count = ndimage.label(mask, np.ones((3, 3, 3)))
+    assert count == expected_count
+    assert np.array_equal(labels, expected)
 
 
 @pytest.mark.parametrize(
