@@ -24,23 +24,11 @@ def grad_cam(
     score: Callable[[dict[str, Tensor]], Tensor],
     rearrange: Callable[[Tensor], Tensor] | None = None,
     besides: tuple[Tensor, ...] = (),
-) -> Tensor:
+) -> tuple[dict[str, Tensor], Tensor]:
     """ReLU of the sum over channels of pooled gradient times activation (paper 003, Eq. 3 and 4), not normalized.
 
-    Returns float32 (B, ...) on the layer's grid; `answer_and_grad_cam` gives the network's answer as well.
-    """
-    return answer_and_grad_cam(network, image, target_layer, score, rearrange, besides)[1]
-
-
-def answer_and_grad_cam(
-    network: nn.Module,
-    image: Tensor,
-    target_layer: str,
-    score: Callable[[dict[str, Tensor]], Tensor],
-    rearrange: Callable[[Tensor], Tensor] | None = None,
-    besides: tuple[Tensor, ...] = (),
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The network's answer, without gradients, and the map of `grad_cam` behind it, from one pass.
+    Returns the network's answer, without gradients, and the map behind it, float32 (B, ...) on the layer's grid, from
+    one pass.
 
     image: (B, C, ...). target_layer: a name of `network.named_modules()`. score: from the network's output to (B,).
     rearrange: from the layer's output to (B, P, ...) maps, for layers of tokens; the gradient is pooled over all
@@ -102,16 +90,14 @@ def volume_answer_and_heatmap(
     if not (network.cfg.regression if target == "size" else network.cfg.classification):
         raise UsageError(f"Grad-CAM: this network was built without the head for {target!r}.")
     besides = () if voxel_ml is None else (voxel_ml,)
-    answer, cam = answer_and_grad_cam(
-        network, scan, layer or network.cam_layer(target), _score(target), besides=besides
-    )
+    answer, cam = grad_cam(network, scan, layer or network.cam_layer(target), _score(target), besides=besides)
     full = F.interpolate(normalize(cam).unsqueeze(1), size=scan.shape[2:], mode="trilinear", align_corners=False)
     return answer, full[0, 0].clamp(0, 1).cpu().numpy()
 
 
 def slice_heatmap(network: Any, image: Tensor) -> np.ndarray:
     """Attention of DTViT, or of a comparator, to "hemorrhage" on each slice: float32 (B, H, W) in [0, 1]."""
-    cam = grad_cam(network, image, network.cam_layer, lambda output: output["presence_logits"], network.cam_map)
+    _, cam = grad_cam(network, image, network.cam_layer, lambda output: output["presence_logits"], network.cam_map)
     full = F.interpolate(normalize(cam).unsqueeze(1), size=image.shape[2:], mode="bilinear", align_corners=False)
     return full[:, 0].clamp(0, 1).cpu().numpy()
 

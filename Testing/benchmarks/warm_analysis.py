@@ -14,7 +14,7 @@ _STAGES = {
     "preprocess": "holder removed, resampled once for all networks",
     "slices": "brain found, DTViT on every slice that holds brain",
     "segmentation": "ICH-SCNet, first pass and proposed boxes",
-    "scan": "volume net, with its heatmap",
+    "scan": "volume net with its heatmap, the midline beside it",
     "measure": "volumes, shape, location, scores, findings",
 }
 

@@ -39,7 +39,8 @@ def test_cam_is_the_closed_form_and_is_not_inverted() -> None:
     x = torch.zeros(1, 1, 2, 3, 3)
     x[0, 0, 1, 1, 1] = 2.0
     x[0, 0, 0, 2, 2] = 1.0
-    cam = grad_cam(network, x, "conv", lambda output: output["score"])
+    answer, cam = grad_cam(network, x, "conv", lambda output: output["score"])
+    assert float(answer["score"]) == 3 * (2.0 + 1.0)
     # gradient of channel 0 is 3 where the activation is above 0: 2 of 18 places; channel 1 has none.
     assert cam[0, 1, 1, 1] == pytest.approx(3 * 2 / 18 * 2.0)
     assert cam[0, 0, 2, 2] == pytest.approx(3 * 2 / 18 * 1.0)
