@@ -15,10 +15,6 @@ from ICHAnalysisLib.preprocess import SliceStack
 
 #: A voxel closer to the edge of the brain lies along the skull.
 _SKULL_MM = 6.0
-#: Denser than blood: a candidate with such voxels in or beside it is the rim of a calcification.
-_CALCIUM_HU = 95.0
-#: Tissue between these distances in its slices is what a candidate is compared with, and of these densities.
-_RING_PX, _TISSUE_HU = (2, 6), (5.0, 60.0)
 #: Probabilities this close to 0 and 1 are as good as certain.
 _FLOOR = 1e-3
 
@@ -44,8 +40,7 @@ class CandidateFacts:
     """One candidate. presence: DTViT's highest probability among its slices, 1 where it looked at none of them.
 
     in_brain, near_skull: shares of its voxels inside the brain, and closer than 6 mm to the brain's edge in their
-    slice. height_mm: of the slices it reaches. contrast_hu: above the median of the tissue around it; 0 where there is
-    none. calcified: voxels denser than blood in it and a pixel around it, by its own.
+    slice. height_mm: of the slices it reaches.
     """
 
     volume_ml: float
@@ -57,8 +52,6 @@ class CandidateFacts:
     in_brain: float
     near_skull: float
     height_mm: float
-    contrast_hu: float
-    calcified: float
 
     def terms(self) -> dict[str, float]:
         """What `CandidateModel` weighs, by its fields."""
@@ -72,8 +65,6 @@ class CandidateFacts:
             "near_skull": self.near_skull,
             "near_skull_volume": self.near_skull * log_volume,
             "log_height": float(np.log(self.height_mm)),
-            "contrast": self.contrast_hu / 10,
-            "calcified": min(self.calcified, 1.0),
         }
 
 
@@ -91,7 +82,6 @@ def measure_candidate(label: int, box: tuple[slice, ...], view: CandidateView) -
     presence = view.slice_presence[box[0]]
     presence = presence[np.isfinite(presence)]
     wide = _around(box, stack)
-    here = view.components[wide] == label
     return CandidateFacts(
         volume_ml=float(areas @ stack.pixel_volumes_ml[box[0]]),
         peak_probability=float(values.max()),
@@ -100,10 +90,8 @@ def measure_candidate(label: int, box: tuple[slice, ...], view: CandidateView) -
         mean_hu=float(stack.hu[box][inside].mean()),
         presence=float(presence.max()) if presence.size else 1.0,
         in_brain=float(view.brain[box][inside].mean()),
-        near_skull=_near_skull(here, view.brain[wide], stack.spacing_mm),
+        near_skull=_near_skull(view.components[wide] == label, view.brain[wide], stack.spacing_mm),
         height_mm=float(np.sum(stack.heights_mm[box[0]])),
-        contrast_hu=_contrast(here, wide, view),
-        calcified=_calcified(here, stack.hu[wide]),
     )
 
 
@@ -128,19 +116,3 @@ def _near_skull(inside: np.ndarray, brain: np.ndarray, spacing_mm: tuple[float, 
                 np.count_nonzero(ndimage.distance_transform_edt(whole, sampling=spacing_mm[::-1])[here] < _SKULL_MM)
             )
     return near / float(inside.sum())
-
-
-def _contrast(inside: np.ndarray, wide: tuple[slice, ...], view: CandidateView) -> float:
-    """Mean HU of a candidate above the median of the brain in a ring around it; 0 where no such tissue is."""
-    hu = view.stack.hu[wide]
-    plane = np.ones((1, 3, 3), dtype=bool)
-    close, far = (ndimage.binary_dilation(inside, plane, iterations=n) for n in _RING_PX)
-    low, high = _TISSUE_HU
-    ring = hu[far & ~close & view.brain[wide] & (view.components[wide] == 0) & (hu > low) & (hu < high)]
-    return float(hu[inside].mean() - np.median(ring)) if ring.size else 0.0
-
-
-def _calcified(inside: np.ndarray, hu: np.ndarray) -> float:
-    """Voxels denser than blood in a candidate and a pixel around it in its slices, by the candidate's voxels."""
-    rim = ndimage.binary_dilation(inside, np.ones((1, 3, 3), dtype=bool))
-    return float(np.count_nonzero(hu[rim] > _CALCIUM_HU) / np.count_nonzero(inside))

@@ -32,16 +32,14 @@ class CandidateModel:
     Fitted on candidates of simulated scans by `Training.candidate_fit`; weights of terms as they are, not standardized.
     """
 
-    intercept: float = -7.2209
-    log_volume: float = 0.0849  # of the volume in mL
-    log_doubt: float = -1.7315  # of 1 minus ICH-SCNet's mean probability
-    slice_logit: float = 0.3832  # of DTViT's surest slice
-    ivh: float = -3.4329  # mean probability of ventricular blood
-    near_skull: float = -2.7967  # share of it along the skull
-    near_skull_volume: float = -1.7472  # the same times `log_volume`: large collections there are outside the brain
-    log_height: float = 1.4216  # of the height in mm
-    contrast: float = -0.7965  # HU above the tissue around it, by 10
-    calcified: float = -5.3459  # voxels denser than blood in and beside it, by its own
+    intercept: float = -7.0327
+    log_volume: float = 0.3296  # of the volume in mL
+    log_doubt: float = -1.237  # of 1 minus ICH-SCNet's mean probability
+    slice_logit: float = 0.4091  # of DTViT's surest slice
+    ivh: float = -4.1332  # mean probability of ventricular blood
+    near_skull: float = -4.0641  # share of it along the skull
+    near_skull_volume: float = -2.3235  # the same times `log_volume`: large collections there are outside the brain
+    log_height: float = 1.0989  # of the height in mm
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,9 @@ class FusionConfig:
     """Presence of a scan: logistic of both networks' evidence (coefficients fitted on simulated scans)."""
 
     slice_logit: float = 0.0  # weight of the mean logit of DTViT's three highest slices; candidates hold all it adds
-    lesion_evidence: float = 0.862  # weight of the log-odds of the likeliest candidate
-    intercept: float = 0.993
-    threshold: float = 0.62
+    lesion_evidence: float = 0.871  # weight of the log-odds of the likeliest candidate
+    intercept: float = 0.991
+    threshold: float = 0.72
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,6 @@ FACTS = {
     "in_brain": 1.0,
     "near_skull": 0.0,
     "height_mm": 10.0,
-    "contrast_hu": 25.0,
-    "calcified": 0.0,
 }
 
 
