@@ -40,7 +40,7 @@ class CandidateFacts:
     """One candidate. presence: DTViT's highest probability among its slices, 1 where it looked at none of them.
 
     in_brain, near_skull: shares of its voxels inside the brain, and closer than 6 mm to the brain's edge in their
-    slice. height_mm: of the slices it reaches.
+    slice. height_mm: of the slices it reaches. appearance: the candidate net's log-odds, 0 where it was not asked.
     """
 
     volume_ml: float
@@ -52,6 +52,7 @@ class CandidateFacts:
     in_brain: float
     near_skull: float
     height_mm: float
+    appearance: float = 0.0
 
     def terms(self) -> dict[str, float]:
         """What `CandidateModel` weighs, by its fields."""
@@ -65,6 +66,7 @@ class CandidateFacts:
             "near_skull": self.near_skull,
             "near_skull_volume": self.near_skull * log_volume,
             "log_height": float(np.log(self.height_mm)),
+            "appearance": self.appearance,
         }
 
 

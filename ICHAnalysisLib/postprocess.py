@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -19,6 +19,8 @@ CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)
 _SURE = 6.0
 #: Why a candidate was refused that no hard rule refuses.
 UNLIKELY = "more like something else than like hemorrhage"
+#: Component labels (S, H, W) and the candidates asked about, (label, box), to the log-odds of each.
+Judge = Callable[[np.ndarray, list[tuple[int, tuple[slice, ...]]]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,14 @@ def find_candidates(
     *,
     first: np.ndarray | None = None,
     ivh: np.ndarray | None = None,
+    judge: Judge | None = None,
 ) -> tuple[np.ndarray, list[Candidate]]:
     """Components of (S, H, W) ICH `probability` at the mask threshold: (component labels, candidates).
 
     first, ivh: (S, H, W) the unprompted probabilities, which judge the candidates; `probability` itself and 0 where
     None. slice_presence: (S,) DTViT's probability of each stack slice, NaN where not assessed. brain: (S, H, W) bool;
     it refuses candidates that lie mostly outside, and cuts none, since its own margin is less exact than a lesion's.
+    judge: log-odds by appearance of the candidates that no hard rule refuses.
     """
     components, count = ndimage.label(probability >= rules.mask_threshold, structure=CONNECTIVITY)
     view = CandidateView(
@@ -79,12 +83,19 @@ def find_candidates(
         slice_presence,
         brain,
     )
+    boxes = ndimage.find_objects(components, max_label=count)
+    facts = [measure_candidate(label, box, view) for label, box in enumerate(boxes, start=1)]
+    refusals = [_refusal(fact, rules) for fact in facts]
+    if judge is not None:
+        asked = [n for n, reason in enumerate(refusals) if not reason]
+        for n, appearance in zip(asked, judge(components, [(n + 1, boxes[n]) for n in asked]), strict=True):
+            facts[n] = replace(facts[n], appearance=float(appearance))
+    least = np.log(rules.lowest_probability / (1 - rules.lowest_probability))
     candidates = []
-    for label, box in enumerate(ndimage.find_objects(components, max_label=count), start=1):
-        facts = measure_candidate(label, box, view)
-        score = float(np.clip(log_odds(facts, model), -_SURE, _SURE))
-        reason = _refusal(facts, score, rules)
-        candidates.append(Candidate(label, facts, score, (box[0].start, box[0].stop - 1), not reason, reason))
+    for n, (fact, box) in enumerate(zip(facts, boxes, strict=True)):
+        score = float(np.clip(log_odds(fact, model), -_SURE, _SURE))
+        reason = refusals[n] or (UNLIKELY if score < least else "")
+        candidates.append(Candidate(n + 1, fact, score, (box[0].start, box[0].stop - 1), not reason, reason))
     return components, candidates
 
 
@@ -93,8 +104,8 @@ def find_evidence(candidates: Sequence[Candidate]) -> float:
     return max((c.log_odds for c in candidates if c.weighed), default=-_SURE)
 
 
-def _refusal(facts: CandidateFacts, score: float, rules: PostprocessConfig) -> str:
-    """Why a candidate is not hemorrhage, or an empty text."""
+def _refusal(facts: CandidateFacts, rules: PostprocessConfig) -> str:
+    """The hard rule that refuses a candidate, or an empty text."""
     if facts.in_brain < rules.smallest_brain_share:
         return "outside the brain"
     if facts.volume_ml < rules.smallest_lesion_ml:
@@ -105,8 +116,6 @@ def _refusal(facts: CandidateFacts, score: float, rules: PostprocessConfig) -> s
         return f"mean density {facts.mean_hu:.0f} HU: calcification"
     if facts.mean_hu < rules.lowest_mean_hu:
         return f"mean density {facts.mean_hu:.0f} HU: too low for blood"
-    if score < np.log(rules.lowest_probability / (1 - rules.lowest_probability)):
-        return UNLIKELY
     return ""
 
 

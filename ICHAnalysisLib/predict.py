@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from ICHAnalysisLib.analysis import Interval, WeightsInfo
+from ICHAnalysisLib.candidate_crops import CandidateCrop, candidate_arrays, cut_crop
 from ICHAnalysisLib.config.base import from_dict
+from ICHAnalysisLib.config.candidate_net import CandidateNetConfig
 from ICHAnalysisLib.config.dtvit import DTViTConfig
 from ICHAnalysisLib.config.ich_scnet import ICHSCNetConfig
 from ICHAnalysisLib.config.preprocess import PreprocessConfig
@@ -20,6 +22,7 @@ from ICHAnalysisLib.device import choose_device, choose_dtype
 from ICHAnalysisLib.errors import WeightsError
 from ICHAnalysisLib.interval import SizeBands, volume_interval, volume_of_size
 from ICHAnalysisLib.networks.folding import fold_batch_norms
+from ICHAnalysisLib.postprocess import Judge
 from ICHAnalysisLib.preprocess import (
     SliceStack,
     channels_of,
@@ -34,6 +37,7 @@ from ICHAnalysisLib.stretch import Stretch
 from ICHAnalysisLib.weights.registry import LoadedWeights, load_state, load_weights, weights_path
 
 if TYPE_CHECKING:
+    from ICHAnalysisLib.networks.candidate_net import CandidateNet
     from ICHAnalysisLib.networks.ich_scnet import ICHSCNet
 
 #: Slices a network sees at once; larger batches gain nothing on a CPU and cost memory.
@@ -169,18 +173,51 @@ class ICHSCNetPredictor(Predictor):
         return SegmentationSession(self, stack, text)
 
 
+class CandidatePredictor(Predictor):
+    """Whether outlined regions are hemorrhage (candidate net)."""
+
+    network: CandidateNet
+
+    def predict(self, crops: Sequence[CandidateCrop]) -> np.ndarray:
+        """(n,) log-odds, the mean of each crop's and of its mirror image's."""
+        answers = []
+        with torch.inference_mode():
+            for start in range(0, len(crops), BATCH):
+                tissue, outlines, height = (
+                    torch.from_numpy(part).to(self.device)
+                    for part in candidate_arrays(crops[start : start + BATCH], self.preprocess.windows)
+                )
+                both = self.network(
+                    torch.cat([tissue, tissue.flip(-1)]), torch.cat([outlines, outlines.flip(-1)]), height.repeat(2)
+                )
+                answers.append(both.reshape(2, -1).mean(dim=0).cpu().numpy())
+        return np.concatenate(answers) if answers else np.zeros(0, np.float32)
+
+    def judge(self, stack: SliceStack) -> Judge:
+        """What `find_candidates` asks about candidates on this stack."""
+        cfg, pixel_mm = self.network.cfg, self.preprocess.spacing_mm
+        return lambda components, asked: self.predict(
+            [cut_crop(stack, components, label, box, cfg, pixel_mm) for label, box in asked]
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Models:
-    """The three networks, loaded once and kept between scans."""
+    """The networks, loaded once and kept between scans.
+
+    candidate_net: the shipped one where a folder of other weights has none: it judges tissue, not an answer.
+    """
 
     ich_scnet: ICHSCNetPredictor
     dtvit: DTViTPredictor
     volume_net: VolumeNetPredictor
+    candidate_net: CandidatePredictor
 
     @classmethod
     @collector_paused()
     def load(cls, folder: str | os.PathLike | None = None, device: str = "auto") -> Models:
         """The shipped weights, or those of another folder. Raises WeightsError where one is missing or does not fit."""
+        from ICHAnalysisLib.networks.candidate_net import CandidateNet
         from ICHAnalysisLib.networks.dtvit import build_dtvit
         from ICHAnalysisLib.networks.ich_scnet import build_ich_scnet
         from ICHAnalysisLib.networks.volume_net import build_volume_net
@@ -188,15 +225,18 @@ class Models:
         chosen = choose_device(device)
         loaded = {name: load_weights(weights_path(name, folder), name) for name in ("ich_scnet", "dtvit", "volume_net")}
         scnet, dtvit, volume = loaded["ich_scnet"], loaded["dtvit"], loaded["volume_net"]
+        own = weights_path("candidate_net", folder)
+        candidate = load_weights(own if own.is_file() else weights_path("candidate_net"), "candidate_net")
         return cls(
             ICHSCNetPredictor(build_ich_scnet(from_dict(ICHSCNetConfig, scnet.config)), scnet, chosen),
             DTViTPredictor(build_dtvit(from_dict(DTViTConfig, dtvit.config)), dtvit, chosen),
             VolumeNetPredictor(build_volume_net(from_dict(VolumeNetConfig, volume.config)), volume, chosen),
+            CandidatePredictor(CandidateNet(from_dict(CandidateNetConfig, candidate.config)), candidate, chosen),
         )
 
     @property
     def networks(self) -> tuple[Predictor, ...]:
-        """All three, slice networks first: the scan network reuses their stack."""
+        """Those that read the scan, slice networks first: the scan network reuses their stack."""
         return (self.ich_scnet, self.dtvit, self.volume_net)
 
     @property
@@ -206,4 +246,4 @@ class Models:
 
     def infos(self) -> tuple[WeightsInfo, ...]:
         """What analysis.json says about the weights."""
-        return tuple(network.weights.info() for network in self.networks)
+        return tuple(network.weights.info() for network in (*self.networks, self.candidate_net))

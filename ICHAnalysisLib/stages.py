@@ -179,7 +179,15 @@ def propose_lesions(
     boxes = propose_boxes(first, brain, stack, options.proposals)
     ich, ivh = session.refined(first, first_ivh, boxes, options.proposals)
     components, candidates = find_candidates(
-        ich, stack, slices.presence, brain, options.postprocess, options.candidates, first=first, ivh=first_ivh
+        ich,
+        stack,
+        slices.presence,
+        brain,
+        options.postprocess,
+        options.candidates,
+        first=first,
+        ivh=first_ivh,
+        judge=models.candidate_net.judge(stack),
     )
     return Proposed(session, ich, ivh, boxes, components, candidates)
 

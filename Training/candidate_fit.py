@@ -27,14 +27,13 @@ from ICHAnalysisLib.predict import Models
 from ICHAnalysisLib.preprocess import native_to_stack
 from ICHAnalysisLib.simulate.cohort import SimulatedCase
 from ICHAnalysisLib.stages import Evidence, propose_lesions, see_slices
+from Training.data.candidate_pool import TRUE_SHARE
 from Training.data.pool import PoolConfig, analysis_command, load_backgrounds, plan_case
 from Training.data.pool import simulate_plan as simulate
 from Training.rows import read_rows, write_rows
 
 logger = logging.getLogger(__name__)
 
-#: A candidate is hemorrhage where this share of it is, as it lies on the stack.
-_TRUE_SHARE = 0.2
 #: Pull of the weights towards 0, on terms scaled to unit spread.
 _RIDGE = 1.0
 _FOLDS = 10
@@ -65,7 +64,7 @@ def rows_of(
         if candidate.weighed:
             share = float(bled[components == candidate.label].mean())
             facts = {name: round(value, 5) for name, value in asdict(candidate.facts).items()}
-            rows.append({**scan, "is_ich": int(share > _TRUE_SHARE), **facts})
+            rows.append({**scan, "is_ich": int(share > TRUE_SHARE), **facts})
     return rows or [{**scan, "is_ich": "", **dict.fromkeys(_FACTS, "")}]
 
 

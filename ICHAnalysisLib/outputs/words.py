@@ -43,7 +43,12 @@ ITEM_NAMES = {
     "cognitive_impairment": "cognition impaired before",
     "survivors": "the same among survivors",
 }
-NETWORK_NAMES = {"ich_scnet": "ICH-SCNet", "dtvit": "DTViT", "volume_net": "Volume network"}
+NETWORK_NAMES = {
+    "ich_scnet": "ICH-SCNet",
+    "dtvit": "DTViT",
+    "volume_net": "Volume network",
+    "candidate_net": "Candidate network",
+}
 MODE_NAMES = {
     "automatic": "automatic: no prompt was given",
     "prompted": "prompted: a user pointed to the place",

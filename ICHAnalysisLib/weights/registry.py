@@ -25,6 +25,7 @@ FILE_NAMES = {
     "ich_scnet": "ich_scnet.safetensors",
     "dtvit": "dtvit.safetensors",
     "volume_net": "volume_net.safetensors",
+    "candidate_net": "candidate_net.safetensors",
 }
 DEFAULT_FOLDER = Path(__file__).parent
 _FORMAT = "ich-analysis-weights-1"

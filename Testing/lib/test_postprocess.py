@@ -17,7 +17,7 @@ from ICHAnalysisLib.segmentation_session import obey_points, within_boxes, witho
 from ICHAnalysisLib.stages import fused_presence
 
 RULES = PostprocessConfig()
-MODEL = CandidateModel(*[0.0] * 8)
+MODEL = CandidateModel(*[0.0] * 9)
 SIZE, SLICES = 64, 6
 
 
@@ -58,18 +58,40 @@ def test_the_model_weighs_what_was_measured(stack):
     probability = blob(np.zeros(stack.hu.shape, np.float32), *place, 0.95)
     ivh = blob(np.zeros(stack.hu.shape, np.float32), *place, 0.25)
     blob(stack.hu, *place, 65.0)
-    model = CandidateModel(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
-    _, (found,) = candidates_of(stack, probability, brain=brain, ivh=ivh, model=model)
+    weights = tuple(float(n) for n in range(1, 10))
+    _, (found,) = candidates_of(stack, probability, brain=brain, ivh=ivh, model=CandidateModel(*weights))
     volume = np.log(4 * 44 * 8 * 5 / 1000)
     # Brain begins 2 pixels above the first row and at the first column: the last columns but two lie 6 mm from it.
     near = 1 - (44 - 2 * 3) * 3 / (44 * 8)
     assert found.facts.near_skull == pytest.approx(near)
-    terms = (volume, np.log(0.05), np.log(9.0), 0.25, near, near * volume, np.log(20.0))
-    expected = 1 + sum(weight * term for weight, term in zip((2, 3, 4, 5, 6, 7, 8), terms, strict=True))
-    small = CandidateModel(*(value / 100 for value in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)))
+    terms = (volume, np.log(0.05), np.log(9.0), 0.25, near, near * volume, np.log(20.0), 0.0)
+    expected = 1 + sum(weight * term for weight, term in zip(weights[1:], terms, strict=True))
+    small = CandidateModel(*(value / 100 for value in weights))
     _, (scaled,) = candidates_of(stack, probability, brain=brain, ivh=ivh, model=small)
     assert scaled.log_odds == pytest.approx(expected / 100, rel=1e-4)
     assert found.log_odds == 6.0 and found.probability == pytest.approx(1 / (1 + np.exp(-6.0)))
+
+
+def test_the_judge_is_asked_about_what_no_rule_refuses(stack):
+    probability = blob(np.zeros(stack.hu.shape, np.float32), slice(2, 4), slice(20, 30), slice(20, 30), 0.95)
+    blob(probability, slice(0, 2), slice(40, 50), slice(40, 50), 0.95)
+    blob(probability, slice(4, 6), slice(50, 60), slice(10, 20), 0.95)
+    blob(stack.hu, slice(2, 4), slice(20, 30), slice(20, 30), 60.0)
+    blob(stack.hu, slice(0, 2), slice(40, 50), slice(40, 50), 300.0)  # calcified
+    blob(stack.hu, slice(4, 6), slice(50, 60), slice(10, 20), 60.0)
+    asked = []
+
+    def judge(components, found):
+        asked.extend(found)
+        assert all((components[box] == label).any() for label, box in found)
+        return np.array([3.0, -4.0])
+
+    _, found = candidates_of(stack, probability, model=replace(MODEL, intercept=0.5, appearance=1.0), judge=judge)
+    assert [box[0].start for _, box in asked] == [2, 4]  # from below: the calcified one is the first, and not asked
+    by_slice = {c.slices[0]: c for c in found}
+    assert by_slice[2].log_odds == pytest.approx(3.5) and by_slice[2].kept
+    assert by_slice[4].log_odds == pytest.approx(-3.5) and not by_slice[4].kept
+    assert by_slice[0].facts.appearance == 0.0 and "calcification" in by_slice[0].reason
 
 
 def test_evidence_is_the_likeliest_candidate_s(stack):

@@ -25,6 +25,7 @@ FACTS = {
     "in_brain": 1.0,
     "near_skull": 0.0,
     "height_mm": 10.0,
+    "appearance": 0.0,
 }
 
 

@@ -74,6 +74,19 @@ def test_large_lesions_are_drawn_on_purpose_where_they_have_room() -> None:
         replace(usual, large_fraction=0.9)
 
 
+def test_every_hemorrhage_can_be_asked_for_at_one_place() -> None:
+    cfg = pool.PoolConfig(Path("x"), 1, seed=3)
+    asked = replace(cfg, location="subtentorial")
+    for index in range(200):
+        usual, placed = pool.plan_case(cfg, index), pool.plan_case(asked, index)
+        assert placed.location == ("subtentorial" if placed.positive else None)
+        assert replace(placed, location=usual.location) == usual
+    with pytest.raises(UsageError, match="'pons'"):
+        replace(cfg, location="pons")
+    with pytest.raises(UsageError, match="large_fraction"):
+        replace(asked, large_fraction=0.1)
+
+
 def test_pool_resumes_and_grows(tmp_path: Path, quick: list[int]) -> None:
     cfg = pool.PoolConfig(tmp_path, 3, seed=1)
     assert pool.fill(cfg, SMALL) == 3

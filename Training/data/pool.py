@@ -48,6 +48,7 @@ class PoolConfig:
     background_fraction: float = 0.5  # of the cases, where a background is given
     positive_fraction: float = 0.6
     even_locations: float = 0.5  # of the positives have each location alike, the others the published shares
+    location: str | None = None  # of every positive instead
     small_fraction: float = 0.25  # of the positives have 0.2 to 3 mL, the others the published volumes
     large_fraction: float = 0.0  # of the positives have 30 to 140 mL, which the published volumes rarely reach
     confounders: float = 1.0  # how often look-alikes are drawn: 0 never, 1 the usual mix, 2 often
@@ -62,6 +63,10 @@ class PoolConfig:
         for name in names:
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"Pool: {name} {getattr(self, name)} must lie in 0 to 1.")
+        if self.location is not None and self.location not in LOCATIONS:
+            raise UsageError(f"Pool: location {self.location!r} is not one of {', '.join(LOCATIONS)}.")
+        if self.location == "subtentorial" and self.large_fraction > 0:
+            raise UsageError("Pool: large lesions have no room below the tentorium; set large_fraction to 0.")
         if self.small_fraction + self.large_fraction > 1:
             raise UsageError(
                 f"Pool: small_fraction {self.small_fraction} and large_fraction {self.large_fraction} exceed 1 in sum."
@@ -97,6 +102,8 @@ def plan_case(cfg: PoolConfig, index: int) -> Plan:
     elif positive and small >= 1 - cfg.large_fraction:
         volume = _between(LARGE_ML, size)
         location = ("deep", "lobar")[int(2 * region)]
+    if positive and cfg.location is not None:
+        location = cfg.location
     return Plan(index, seed, positive, background, location, volume, cfg.confounders, cfg.randomize, cfg.center)
 
 
@@ -246,6 +253,7 @@ def add_pool_arguments(parser: argparse.ArgumentParser, count: int | None = None
         default = getattr(PoolConfig, f"{name}_fraction")
         parser.add_argument(f"--{name}-fraction", type=float, default=default)
     parser.add_argument("--even-locations", type=float, default=PoolConfig.even_locations)
+    parser.add_argument("--location", choices=LOCATIONS, help="of every hemorrhage (default: drawn)")
     parser.add_argument("--confounders", type=float, default=PoolConfig.confounders, help="0 none, 1 usual, 2 often")
     parser.add_argument("--randomize", type=float, default=PoolConfig.randomize, help="variation of the backgrounds")
     parser.add_argument("--center", choices=("first", "second"), default=PoolConfig.center)

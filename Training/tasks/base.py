@@ -26,6 +26,7 @@ REGISTRY: dict[str, str] = {
     "ich_scnet": "Training.tasks.ich_scnet:ICHSCNetTask",
     "dtvit": "Training.tasks.dtvit:DTViTTask",
     "volume_net": "Training.tasks.volume_net:VolumeNetTask",
+    "candidate_net": "Training.tasks.candidate_net:CandidateNetTask",
 }
 
 
