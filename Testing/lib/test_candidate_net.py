@@ -152,14 +152,21 @@ def test_a_folder_of_other_weights_needs_no_candidate_net(tmp_path: Path) -> Non
     assert [info.network for info in models.infos()] == ["ich_scnet", "dtvit", "volume_net", "candidate_net"]
 
 
-def test_the_shipped_net_tells_a_clot_from_a_calcification() -> None:
+def test_the_shipped_net_tells_a_clot_from_the_falx_and_from_blood_along_the_skull() -> None:
     weights = load_weights(weights_path("candidate_net"), "candidate_net")
     judge = CandidatePredictor(CandidateNet(CandidateNetConfig(**weights.config)), weights, torch.device("cpu"))
-    shape = (5, 128, 128)
     z, y, x = np.ogrid[-2:3, -64:64, -64:64]
-    inside = np.hypot(np.hypot(y, x) / 12, z / 1.6) < 1  # 22 mm across and 15 mm high: 4 mL
-    tissue = np.where(np.hypot(y, x) < 58, 32.0, 1000.0).astype(np.float32) * np.ones(shape, np.float32)
-    tissue += np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
-    clot, calcified = (CandidateCrop(np.where(inside, tissue + d, tissue), inside, 0.0) for d in (32, 250))
-    answers = judge.predict([clot, calcified])
-    assert answers[0] > 0 > answers[1]
+
+    def crop(inside: np.ndarray, hu: float, center_x: float) -> CandidateCrop:
+        """In a round head of 54 mm with its center at x."""
+        radius = np.hypot(y, x - center_x) * np.ones((5, 1, 1))
+        tissue = np.select([radius < 60, radius < 68, radius < 74], [32.0, 1000.0, 20.0], -1000.0)
+        inside = inside & (radius < 60)
+        tissue = np.where(inside, hu, tissue) + np.random.default_rng(0).normal(0, 3, inside.shape)
+        return CandidateCrop(tissue.astype(np.float32), inside, 0.0)
+
+    clot = crop(np.hypot(np.hypot(y, x) / 12, z / 1.6) < 1, 64, 0)
+    lens = crop((np.hypot(y, x + 54) > 52) & (np.abs(y) < 28) & (x < 20) & (np.abs(z) < 3), 66, -54)
+    falx = crop((np.abs(x) < 2) & (np.abs(y) < 40) & (np.abs(z) < 3), 52, 0)
+    answers = judge.predict([clot, lens, falx])
+    assert answers[0] > 1 and (answers[1:] < -1).all()
