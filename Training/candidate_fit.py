@@ -27,7 +27,7 @@ from ICHAnalysisLib.predict import Models
 from ICHAnalysisLib.preprocess import native_to_stack
 from ICHAnalysisLib.simulate.cohort import SimulatedCase
 from ICHAnalysisLib.stages import Evidence, propose_lesions, see_slices
-from Training.data.candidate_pool import TRUE_SHARE
+from Training.data.candidate_pool import is_hemorrhage
 from Training.data.pool import PoolConfig, analysis_command, load_backgrounds, plan_case
 from Training.data.pool import simulate_plan as simulate
 from Training.rows import read_rows, write_rows
@@ -62,9 +62,8 @@ def rows_of(
     rows = []
     for candidate in candidates:
         if candidate.weighed:
-            share = float(bled[components == candidate.label].mean())
             facts = {name: round(value, 5) for name, value in asdict(candidate.facts).items()}
-            rows.append({**scan, "is_ich": int(share > TRUE_SHARE), **facts})
+            rows.append({**scan, "is_ich": int(is_hemorrhage(candidate, components, bled)), **facts})
     return rows or [{**scan, "is_ich": "", **dict.fromkeys(_FACTS, "")}]
 
 

@@ -27,7 +27,7 @@ class CandidateNetConfig:
 
 
 PRESETS: dict[str, CandidateNetConfig] = {
-    "compact": CandidateNetConfig(),  # shipped; about 0.2 M parameters
+    "compact": CandidateNetConfig(),  # shipped; about 0.25 M parameters
     "tiny": CandidateNetConfig(size=32, width=4, hidden=8, dropout=0.0),
 }
 

@@ -74,14 +74,14 @@ def test_pictures_depend_on_seed_epoch_and_visit_alone(tmp_path: Path) -> None:
     cases = candidate_pool.open_crops(open_cache(crops))
 
     def images(seed: int, epoch: int, index: int) -> np.ndarray:
-        data = CandidateDataset(cases, PREPROCESS["tiny"], augment, seed)
+        data = CandidateDataset(cases, PREPROCESS["tiny"], augment=augment, seed=seed)
         data.set_epoch(epoch)
         return data[index]["image"]
 
     np.testing.assert_array_equal(images(0, 1, 2), images(0, 1, 2))
     for other in ((1, 1, 2), (0, 2, 2), (0, 1, 2 + 4)):  # the last is the same item, visited again
         assert np.abs(images(*other) - images(0, 1, 2)).max() > 0.05
-    plain = CandidateDataset(cases, PREPROCESS["tiny"], None, 0)
+    plain = CandidateDataset(cases, PREPROCESS["tiny"])
     assert len(plain) == 4 and plain[0]["outline"].sum() in (3 * 16, 3 * 36)
 
 
@@ -89,7 +89,7 @@ def test_the_density_that_tells_stays(tmp_path: Path) -> None:
     crops = tmp_path / "crops"
     write_crops(crops, 2)
     augment = replace(make_task().Options().augment, scanner=0.0)  # a scanner may store no density above 100 HU
-    data = CandidateDataset(candidate_pool.open_crops(open_cache(crops)), PREPROCESS["tiny"], augment, 0)
+    data = CandidateDataset(candidate_pool.open_crops(open_cache(crops)), PREPROCESS["tiny"], augment=augment)
     for index in range(len(data)):
         for visit in range(6):
             item = data[index + visit * len(data)]

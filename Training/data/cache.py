@@ -19,7 +19,7 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -115,33 +115,32 @@ def write_case(folder: str | os.PathLike, key: str, hu: np.ndarray, labels: np.n
     Raises UsageError where shapes disagree or H, W are no multiples of 4.
     """
     _check(hu, labels, meta)
-    stored = np.clip(np.rint(hu), *HU_RANGE).astype(np.int16)
+    root = Path(folder)
+    if is_cached(root, key):
+        return root / key
+    stored = stored_hu(hu)
     arrays = {"hu": stored, "labels": np.ascontiguousarray(labels, dtype=np.uint8)}
-    return write_folder(folder, key, arrays, {**meta, "format": FORMAT}, slices=lambda: slice_facts(stored, labels))
+    return write_entry(root, key, arrays, {**meta, "slices": slice_facts(stored, labels)})
 
 
-def write_folder(
-    folder: str | os.PathLike,
-    key: str,
-    arrays: Mapping[str, np.ndarray],
-    meta: dict[str, Any],
-    **later: Callable[[], Any],
-) -> Path:
+def stored_hu(hu: np.ndarray) -> np.ndarray:
+    """HU as a cache keeps them, int16."""
+    return np.clip(np.rint(hu), *HU_RANGE).astype(np.int16)
+
+
+def write_entry(root: Path, key: str, arrays: Mapping[str, np.ndarray], meta: dict[str, Any]) -> Path:
     """One entry whole or not at all: NAME.npy of each array, and meta.json; returns its folder.
 
-    An entry that is there is kept. later: facts of meta.json that take time, asked for only where it is written.
+    One that another process wrote meanwhile is kept as it is.
     """
-    root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     target = root / key
-    if is_cached(root, key):
-        return target
     temporary = root / f".{key}.{uuid.uuid4().hex[:12]}"
     temporary.mkdir()
     try:
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array)
-        facts = {**meta, **{name: fact() for name, fact in later.items()}}
+        facts = {**meta, "format": FORMAT}
         (temporary / _META).write_text(json.dumps(_json_ready(facts), indent=1, allow_nan=False), encoding="utf-8")
         _rename(temporary, target)
     finally:

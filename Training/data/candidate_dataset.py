@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from ICHAnalysisLib.candidate_crops import CandidateCrop, candidate_arrays
 from ICHAnalysisLib.config.preprocess import PreprocessConfig
-from ICHAnalysisLib.errors import UsageError
 from Training.data.augment import AugmentConfig, augment
-from Training.data.cache import UNKNOWN
+from Training.data.cache import UNKNOWN, CacheCase
 from Training.data.candidate_pool import CropCase
+from Training.data.datasets import CaseDataset, case_facts
 
 #: Scanners differ by as much, HU; more would make blood of what is none.
 _SHIFT_HU = 3.0
 
 
-class CandidateDataset(Dataset):
+class CandidateDataset(CaseDataset):
     """Every crop of every scan.
 
     Items: "image" float32 (W, slices, size, size) windows in [0, 1], "outline" float32 (slices, size, size),
@@ -29,23 +27,18 @@ class CandidateDataset(Dataset):
     (1, 0, -1 unknown) and "case_id".
     """
 
-    varies_visits = True
+    cases: Sequence[CropCase]
 
-    def __init__(
-        self, cases: Sequence[CropCase], preprocess: PreprocessConfig, augment: AugmentConfig | None, seed: int
-    ) -> None:
-        if not cases:
-            raise UsageError("No scan of this split has a candidate; cut those of more scans.")
-        self.cases, self.preprocess, self.augment, self.seed = list(cases), preprocess, augment, seed
-        self.index = [(c, n) for c, case in enumerate(self.cases) for n in range(len(case.candidates))]
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+    def _check(self, case: CacheCase, preprocess: PreprocessConfig) -> None:
+        """Crops are cut with the pixels of the preset; there is nothing else to hold against them."""
+
+    @cached_property
+    def index(self) -> list[tuple[int, int]]:
+        """(case, crop) of each item."""
+        return [(c, n) for c, case in enumerate(self.cases) for n in range(len(case.candidates))]
 
     def __len__(self) -> int:
         return len(self.index)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called before each epoch; decides its augmentation together with the seed and the index."""
-        self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         visit, index = divmod(index, len(self))
@@ -53,21 +46,19 @@ class CandidateDataset(Dataset):
         case = self.cases[number]
         crop, facts = case.crop(n), case.candidates[n]
         if self.augment is not None:
-            key = zlib.crc32(case.folder.name.encode())
-            rng = np.random.default_rng([self.seed, int(self._epoch), key, n, visit])
-            crop = vary_crop(crop, rng, self.augment, self.preprocess.spacing_mm)
+            crop = vary_crop(crop, self._rng(case, n, visit), self.augment, self.preprocess.spacing_mm)
         image, outline, log_height = (part[0] for part in candidate_arrays([crop], self.preprocess.windows))
-        has_ich = case.meta.get("has_ich")
+        scan = case_facts(case)
         return {
             "image": image,
             "outline": outline,
-            "log_height": float(log_height),
+            "log_height": log_height,
             "is_ich": float(facts["is_ich"]),
             "missed": bool(facts["missed"]),
             "volume_ml": float(facts["volume_ml"]),
             "candidate": n,
-            "case_has_ich": -1 if has_ich is None else int(has_ich),
-            "case_id": case.case_id,
+            "case_has_ich": scan["case_has_ich"],
+            "case_id": scan["case_id"],
         }
 
 

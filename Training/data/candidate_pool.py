@@ -16,7 +16,7 @@ import argparse
 import json
 import logging
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,14 @@ from ICHAnalysisLib.config.candidate_net import PREPROCESS, PRESETS, CandidateNe
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.errors import ICHAnalysisError, UsageError
 from ICHAnalysisLib.postprocess import CONNECTIVITY, Candidate
-from ICHAnalysisLib.preprocess import AIR_HU, SliceStack, native_to_stack
+from ICHAnalysisLib.preprocess import native_to_stack
 from ICHAnalysisLib.stages import Evidence, propose_lesions, see_slices
-from Training.data.cache import FORMAT, HU_RANGE, ICH, CacheCase, is_cached, open_cache, write_folder
+from Training.data.cache import ICH, CacheCase, is_cached, open_cache, stored_hu, write_entry
 
 logger = logging.getLogger(__name__)
 
 #: A candidate is hemorrhage where this share of it is.
-TRUE_SHARE = 0.2
+_TRUE_SHARE = 0.2
 #: What is cut: looser than what an analysis weighs, so that more is learned from.
 _SEED_PROBABILITY, _SMALLEST_ML, _BRAIN_SHARE, _MOST = 0.5, 0.08, 0.4, 10
 _KIND = "candidates"
@@ -65,20 +65,23 @@ class CropCase(CacheCase):
 
 
 def open_crops(cases: list[CacheCase]) -> list[CropCase]:
-    """The scans with any crop. Raises UsageError where a folder holds whole scans instead."""
+    """The scans with any crop. Raises UsageError where a folder holds whole scans instead, or none has a crop."""
     wrong = [case for case in cases if case.meta.get("kind") != _KIND]
     if wrong:
         raise UsageError(
             f"{wrong[0].folder} is a scan, not its candidates; cut them with Training.data.candidate_pool first."
         )
-    return [CropCase(case.folder, case.meta) for case in cases if case.meta["candidates"]]
+    found = [CropCase(case.folder, case.meta) for case in cases if case.meta["candidates"]]
+    if not found:
+        raise UsageError("No scan of this split has a candidate; cut those of more scans.")
+    return found
 
 
-def fill(caches: list[Path], out: Path, weights: str | None = None, preset: str = "compact") -> int:
+def fill(caches: list[Path], out: Path, weights: str | None = None) -> int:
     """Cut what is missing; returns the number of scans that were looked at."""
     from ICHAnalysisLib.predict import Models
 
-    cfg, pixel_mm = PRESETS[preset], PREPROCESS[preset].spacing_mm
+    cfg, pixel_mm = PRESETS["compact"], PREPROCESS["compact"].spacing_mm
     cases = [case for cache in caches for case in open_cache(cache)]
     missing = [case for case in cases if not is_cached(out, case.folder.name)]
     logger.info("%d of %d scans are there", len(cases) - len(missing), len(cases))
@@ -95,19 +98,19 @@ def look_at(
     case: CacheCase, models: Any, cfg: CandidateNetConfig, pixel_mm: float
 ) -> list[tuple[CandidateCrop, dict[str, Any]]]:
     """The crops of one scan and what each of them is."""
-    options = AnalyzeOptions()
-    options = replace(options, postprocess=replace(options.postprocess, seed_threshold=_SEED_PROBABILITY))
-    volume = volume_of(case)
-    evidence = Evidence.of(volume, models)
-    seen = propose_lesions(evidence, see_slices(evidence, models), models, None, options)
+    evidence = Evidence.of(volume_of(case), models)
+    seen = propose_lesions(evidence, see_slices(evidence, models), models, None, AnalyzeOptions())
     stack = seen.session.stack
-    bled = _on_stack(np.asarray(case.labels) == ICH, stack)
+    bled = native_to_stack((np.asarray(case.labels) == ICH).astype(np.float32), stack) > 0.5
     boxes = ndimage.find_objects(seen.components)
     found = []
     for candidate in _worth_learning(seen.candidates):
-        share = float(bled[seen.components == candidate.label].mean())
         crop = cut_crop(stack, seen.components, candidate.label, boxes[candidate.label - 1], cfg, pixel_mm)
-        facts = {"is_ich": share > TRUE_SHARE, "missed": False, "volume_ml": round(candidate.volume_ml, 4)}
+        facts = {
+            "is_ich": is_hemorrhage(candidate, seen.components, bled),
+            "missed": False,
+            "volume_ml": round(candidate.volume_ml, 4),
+        }
         found.append((crop, facts))
     if bled.any() and not any(facts["is_ich"] for _, facts in found):
         regions, _ = ndimage.label(bled, structure=CONNECTIVITY)
@@ -117,6 +120,11 @@ def look_at(
         volume_ml = float((regions == label).sum(axis=(1, 2)) @ stack.pixel_volumes_ml)
         found.append((crop, {"is_ich": True, "missed": True, "volume_ml": round(volume_ml, 4)}))
     return found
+
+
+def is_hemorrhage(candidate: Candidate, components: np.ndarray, bled: np.ndarray) -> bool:
+    """Whether a fifth of the candidate, an entry of `components`, lies in the true hemorrhage; both (S, H, W)."""
+    return float(bled[components == candidate.label].mean()) > _TRUE_SHARE
 
 
 def _worth_learning(candidates: list[Candidate]) -> list[Candidate]:
@@ -143,23 +151,17 @@ def volume_of(case: CacheCase) -> CTVolume:
     )
 
 
-def _on_stack(mask: np.ndarray, stack: SliceStack) -> np.ndarray:
-    """A mask of the cached slices on the stack made of them."""
-    return native_to_stack(mask.astype(np.float32), stack) > 0.5
-
-
 def write_crops(
     out: Path, case: CacheCase, found: list[tuple[CandidateCrop, dict[str, Any]]], cfg: CandidateNetConfig
 ) -> Path:
     """One scan's folder; the scan's own facts go with it, but for its slices'."""
     shape = (len(found), cfg.slices, cfg.size, cfg.size)
-    hu, outlines = np.full(shape, AIR_HU, np.float32), np.zeros(shape, dtype=bool)
+    hu, outlines = np.empty(shape, np.int16), np.empty(shape, dtype=bool)
     for n, (crop, _) in enumerate(found):
-        hu[n], outlines[n] = crop.hu, crop.outline
+        hu[n], outlines[n] = stored_hu(crop.hu), crop.outline
     facts = {name: case.meta.get(name) for name in ("case_id", "patient_id", "synthetic", "source", "has_ich", "split")}
     facts["candidates"] = [{**told, "log_height": round(crop.log_height, 4)} for crop, told in found]
-    arrays = {"hu": np.clip(np.rint(hu), *HU_RANGE).astype(np.int16), "outlines": outlines}
-    return write_folder(out, case.folder.name, arrays, {**facts, "kind": _KIND, "format": FORMAT})
+    return write_entry(out, case.folder.name, {"hu": hu, "outlines": outlines}, {**facts, "kind": _KIND})
 
 
 def main(argv: list[str] | None = None) -> int:

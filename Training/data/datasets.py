@@ -31,7 +31,7 @@ _MIX_PROBABILITY = 0.2  # of averaging a slice with its neighbor, as a thicker s
 _ALONE_PROBABILITY = 0.05  # of seeing a slice without its neighbors, as a scan of one slice is
 
 
-class _CaseDataset(Dataset):
+class CaseDataset(Dataset):
     """What both data sets share: cases, preprocessing, augmentation and its random numbers.
 
     An index of n * len(self) + i is item i, drawn for the n-th time in an epoch after its first: varied anew.
@@ -51,7 +51,8 @@ class _CaseDataset(Dataset):
             raise UsageError("A data set needs at least one case; the split is empty.")
         for case in cases:
             self._check(case, preprocess)
-        self.cases, self.preprocess, self.augment, self.seed = list(cases), preprocess, augment, seed
+        self.cases: Sequence[CacheCase] = list(cases)
+        self.preprocess, self.augment, self.seed = preprocess, augment, seed
         # Shared memory: loader processes that outlive an epoch must see the next one's number.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
@@ -68,7 +69,7 @@ class _CaseDataset(Dataset):
         return np.random.default_rng([self.seed, int(self._epoch), zlib.crc32(case.folder.name.encode()), s, visit])
 
 
-class SliceDataset(_CaseDataset):
+class SliceDataset(CaseDataset):
     """Every slice of every case.
 
     Items: "image" float32 (C, H, W) in [0, 1], one channel a window of the slice, then those of its neighbors; "hu"
@@ -124,7 +125,7 @@ class SliceDataset(_CaseDataset):
         }
 
 
-class ScanDataset(_CaseDataset):
+class ScanDataset(CaseDataset):
     """One item a case, on the even grid of a scan network (preprocessing with a depth).
 
     Items: "image" float32 (C, D, H, W) in [0, 1]; "hu" float32 (D, H, W); "labels" uint8 (D, H, W); and the facts

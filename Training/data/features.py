@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ class FeatureDataset(Dataset):
         return self.dataset.sample_weights
 
     @property
-    def cases(self) -> list[CacheCase]:
+    def cases(self) -> Sequence[CacheCase]:
         """As the slices'."""
         return self.dataset.cases
 

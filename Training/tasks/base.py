@@ -183,6 +183,11 @@ def collate(items: Sequence[Batch]) -> Batch:
     return batch
 
 
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Logistic function without overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * logits))
+
+
 def total_loss(losses: dict[str, Tensor]) -> Tensor:
     """Sum of the entries whose key ends in "_loss"; raises UsageError where there is none."""
     terms = [value for key, value in losses.items() if key.endswith("_loss")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from Training.data.augment import AugmentConfig
 from Training.data.cache import CacheCase
 from Training.data.candidate_dataset import CandidateDataset
 from Training.data.candidate_pool import open_crops
-from Training.tasks.base import Batch, Export, Row, Task, network_config
+from Training.tasks.base import Batch, Export, Row, Task, network_config, sigmoid
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class CandidateNetTask(Task):
     def build_dataset(self, cases: Sequence[CacheCase], split: str) -> Dataset:
         """The crops of all scans that have any."""
         augment = self.options.augment if split == "train" else None
-        return CandidateDataset(open_crops(list(cases)), self.preprocess, augment, self.cfg.loop.seed)
+        return CandidateDataset(open_crops(list(cases)), self.preprocess, augment=augment, seed=self.cfg.loop.seed)
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """candidate_loss: binary cross-entropy with smoothed targets; and its accuracy at probability 0.5."""
         truth = batch["is_ich"].float()
-        logits = model(batch["image"], batch["outline"], batch["log_height"].to(batch["image"].dtype))
+        logits = model(batch["image"], batch["outline"], batch["log_height"])
         low = self.options.smoothing / 2
         weight = 1.0 - (1.0 - self.options.missed_weight) * batch["missed"].float()
         loss = F.binary_cross_entropy_with_logits(logits, truth * (1 - 2 * low) + low, reduction="none")
@@ -65,7 +65,7 @@ class CandidateNetTask(Task):
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Row]:
         """One row a candidate."""
-        logits = model(batch["image"], batch["outline"], batch["log_height"].to(batch["image"].dtype))
+        logits = model(batch["image"], batch["outline"], batch["log_height"])
         return [
             {
                 "case_id": case_id,
@@ -113,16 +113,13 @@ class CandidateNetTask(Task):
         """Presence of the scan by its likeliest candidate."""
         known = [row for row in case_rows if row["case_has_ich"] >= 0]
         logits = np.array([row["logit"] for row in known])
-        return {"presence": (0.5 * (1 + np.tanh(0.5 * logits)), np.array([row["case_has_ich"] for row in known]))}
+        return {"presence": (sigmoid(logits), np.array([row["case_has_ich"] for row in known]))}
 
     def export(self, model: nn.Module) -> Export:
         """Config and windows."""
-        return Export("candidate_net", replace(self.network), self.preprocess, {})
+        return Export("candidate_net", self.network, self.preprocess, {})
 
 
 def _auc(rows: Sequence[Row], truth: str) -> float:
     """Of the logits; NaN where one kind is missing."""
-    kinds = np.array([row[truth] for row in rows])
-    if len(set(kinds.tolist())) < 2:
-        return float("nan")
-    return float(auc(kinds, np.array([row["logit"] for row in rows])))
+    return auc(np.array([row[truth] for row in rows], dtype=int), np.array([row["logit"] for row in rows], dtype=float))

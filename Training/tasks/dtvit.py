@@ -31,7 +31,7 @@ from Training.data.augment import AugmentConfig
 from Training.data.cache import ICH, UNKNOWN, CacheCase
 from Training.data.datasets import SliceDataset
 from Training.losses.dtvit import dtvit_losses, masked_mean
-from Training.tasks.base import Batch, Export, Row, Task, network_config
+from Training.tasks.base import Batch, Export, Row, Task, network_config, sigmoid
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class DTViTTask(Task):
             self._calibrate(rows)
         known = [row for row in rows if row["has_ich"] >= 0]
         truth = np.array([row["has_ich"] for row in known])
-        probability = _sigmoid(np.array([row["presence_logit"] for row in known]) / self.temperature)
+        probability = sigmoid(np.array([row["presence_logit"] for row in known]) / self.temperature)
         found = {f"slice_{k}": v for k, v in binary_measures(truth, probability >= self.threshold).items()}
         found["slice_auc"] = auc(truth, probability)
         found["slice_ece"] = calibration_error(truth, probability) if len(truth) else float("nan")
@@ -179,7 +179,7 @@ class DTViTTask(Task):
         logits = np.array([row["presence_logit"] for row in known])
         self.temperature = fit_temperature(truth, logits)
         if 0 < truth.sum() < len(truth):
-            self.threshold = youden_threshold(truth, _sigmoid(logits / self.temperature))
+            self.threshold = youden_threshold(truth, sigmoid(logits / self.temperature))
         placed = [row for row in known if row["location"] >= 0]
         if placed:
             table = np.array([[row[f"logit_{name}"] for name in LOCATIONS] for row in placed])
@@ -199,7 +199,7 @@ class DTViTTask(Task):
         joined = []
         for case_id, members in scans.items():
             logits = np.array([row["presence_logit"] for row in members])
-            probability = _sigmoid(logits / self.temperature)
+            probability = sigmoid(logits / self.temperature)
             weights = np.where(probability >= min(self.threshold, float(probability.max())), probability, 0.0)
             location = scan_location(self._locations(members), weights)
             places = np.full(len(LOCATIONS), np.nan) if location is None else location
@@ -266,8 +266,3 @@ def patch_fraction(labels: Tensor, grid: tuple[int, int]) -> Tensor:
     fraction = F.adaptive_avg_pool2d((labels == ICH).float().unsqueeze(1), grid).squeeze(1)
     unknown = F.adaptive_max_pool2d((labels == UNKNOWN).float().unsqueeze(1), grid).squeeze(1)
     return torch.where(unknown > 0, -1.0, fraction)
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Logistic function without overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * logits))

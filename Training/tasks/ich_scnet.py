@@ -31,7 +31,7 @@ from Training.data.prompted_slices import PromptedSlices
 from Training.distributed import is_sharded, unwrap_model
 from Training.losses.ich_scnet import ICHSCNetLossConfig, class_weights_of, ich_scnet_losses
 from Training.pictures import montage
-from Training.tasks.base import Batch, Export, Row, Task, network_config
+from Training.tasks.base import Batch, Export, Row, Task, network_config, sigmoid
 from Training.tasks.mask_rows import case_surfaces, found_mask, packed_masks
 from Training.tasks.slice_inputs import features_of, oracle_prompts, prompts_of
 
@@ -329,7 +329,7 @@ class ICHSCNetTask(Task):
     def _probability(self, rows: Sequence[Row]) -> np.ndarray:
         """(N,) calibrated probability of the event."""
         logits = np.array([row["outcome_logit"] for row in rows]) / self.temperature
-        return 0.5 * (1.0 + np.tanh(0.5 * logits))
+        return sigmoid(logits)
 
     def case_rows(self, rows: Sequence[Row]) -> list[Row]:
         """One row a scan and mode: counts summed, Dice in 3-D, mean logit weighted by lesion area (decision S27)."""

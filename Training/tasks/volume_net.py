@@ -24,7 +24,7 @@ from Training.data.cache import ICH, UNKNOWN, CacheCase
 from Training.data.datasets import ScanDataset
 from Training.losses.dtvit import masked_mean
 from Training.losses.volume_net import volume_net_losses
-from Training.tasks.base import Batch, Export, Row, Task, network_config
+from Training.tasks.base import Batch, Export, Row, Task, network_config, sigmoid
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ class VolumeNetTask(Task):
     def _outcome_probability(self, rows: Sequence[Row]) -> np.ndarray:
         """(N,) calibrated probability of the event."""
         logits = np.array([row["outcome_logit"] for row in rows]) / self.temperature
-        return 0.5 * (1.0 + np.tanh(0.5 * logits))
+        return sigmoid(logits)
 
     def case_rows(self, rows: Sequence[Row]) -> list[Row]:
         """Rows with the calibrated probability of the event."""
