@@ -16,11 +16,13 @@ from ICHAnalysisLib.config.base import from_dict
 from ICHAnalysisLib.config.candidate_net import CandidateNetConfig
 from ICHAnalysisLib.config.dtvit import DTViTConfig
 from ICHAnalysisLib.config.ich_scnet import ICHSCNetConfig
+from ICHAnalysisLib.config.margin_net import MarginNetConfig
 from ICHAnalysisLib.config.preprocess import PreprocessConfig
 from ICHAnalysisLib.config.volume_net import VolumeNetConfig
 from ICHAnalysisLib.device import choose_device, choose_dtype
 from ICHAnalysisLib.errors import WeightsError
 from ICHAnalysisLib.interval import SizeBands, volume_interval, volume_of_size
+from ICHAnalysisLib.margin_crops import drawn_boxes, log_heights, square_around, square_at
 from ICHAnalysisLib.networks.folding import fold_batch_norms
 from ICHAnalysisLib.postprocess import Judge
 from ICHAnalysisLib.preprocess import (
@@ -31,17 +33,22 @@ from ICHAnalysisLib.preprocess import (
     scan_to_stack,
     slice_channels,
 )
+from ICHAnalysisLib.prompts import SlicePrompts
 from ICHAnalysisLib.quick_imports import collector_paused
 from ICHAnalysisLib.segmentation_session import SegmentationSession
 from ICHAnalysisLib.stretch import Stretch
+from ICHAnalysisLib.variations import Variation
 from ICHAnalysisLib.weights.registry import LoadedWeights, load_state, load_weights, weights_path
 
 if TYPE_CHECKING:
     from ICHAnalysisLib.networks.candidate_net import CandidateNet
     from ICHAnalysisLib.networks.ich_scnet import ICHSCNet
+    from ICHAnalysisLib.networks.margin_net import MarginNet
 
 #: Slices a network sees at once; larger batches gain nothing on a CPU and cost memory.
 BATCH = 8
+#: How far beyond its boxes the margin net is listened to, pixels; and how much its pixels may differ from a stack's.
+_REACH_PX, _ALIKE = 8, 0.02
 
 
 class Predictor:
@@ -168,10 +175,6 @@ class ICHSCNetPredictor(Predictor):
             return None
         return torch.tensor([tokenize(sentence).ids], device=self.device)
 
-    def session(self, stack: SliceStack, text: torch.Tensor | None) -> SegmentationSession:
-        """A session on one stack: the towers see each slice once, prompts may change."""
-        return SegmentationSession(self, stack, text)
-
 
 class CandidatePredictor(Predictor):
     """Whether outlined regions are hemorrhage (candidate net)."""
@@ -201,17 +204,70 @@ class CandidatePredictor(Predictor):
         )
 
 
+class MarginPredictor(Predictor):
+    """What boxes on slices hold (margin net)."""
+
+    network: MarginNet
+
+    def fits(self, stack: SliceStack) -> bool:
+        """Whether the stack has the pixels and sides that the net knows."""
+        known = np.allclose(stack.spacing_mm, self.preprocess.spacing_mm, rtol=_ALIKE)
+        return known and not any(side % self.network.cfg.step for side in stack.hu.shape[1:])
+
+    def predict(
+        self, stack: SliceStack, indices: Sequence[int], boxes: Sequence[np.ndarray], variation: Variation
+    ) -> np.ndarray:
+        """ICH probabilities, float32 (n, H, W), of stack slices `indices` with (N, 4) boxes each, N at least 1.
+
+        NaN where a pixel is further than 8 from every box. variation: how the net sees the slices; boxes and answers
+        are those of the stack as it is.
+        """
+        shape, reach = stack.hu.shape[1:], np.array([-1, -1, 1, 1]) * _REACH_PX
+        answers = np.full((len(indices), *shape), np.nan, np.float32)
+        for start in range(0, len(indices), BATCH):
+            part = range(start, min(start + BATCH, len(indices)))
+            found = self._squares(stack, [indices[n] for n in part], [boxes[n] for n in part], variation)
+            for n, answer in zip(part, variation.back(found), strict=True):
+                near = drawn_boxes(boxes[n] + reach, shape) > 0
+                answers[n][near] = answer[near]
+        return answers
+
+    def _squares(self, stack: SliceStack, part: list[int], boxes: list[np.ndarray], variation: Variation) -> np.ndarray:
+        """(n, H, W) probabilities of slices as `variation` shows them, NaN outside the squares that are seen."""
+        cfg, shape = self.network.cfg, stack.hu.shape[1:]
+        shown = [variation.prompts(SlicePrompts.of_boxes(given), shape).boxes for given in boxes]
+        squares = [square_around(given, shape, cfg.size, cfg.step) for given in shown]
+        side = max(rows.stop - rows.start for rows, _ in squares)
+        squares = [square_at(given.reshape(-1, 2, 2).mean(axis=(0, 1)), shape, side) for given in shown]
+        image = variation.image(self.slices_tensor(stack.hu, part))
+        crops = torch.stack([image[n, :, rows, columns] for n, (rows, columns) in enumerate(squares)])
+        drawn = np.stack([drawn_boxes(given, shape)[square] for given, square in zip(shown, squares, strict=True)])
+        with torch.inference_mode(), self.autocast():
+            logits = self.network(
+                crops.contiguous(memory_format=torch.channels_last),
+                torch.from_numpy(drawn[:, None]).to(self.device),
+                torch.from_numpy(log_heights(stack.heights_mm, part)).to(self.device),
+            )
+            found = torch.sigmoid(logits[:, 0]).cpu().numpy()
+        answers = np.full((len(part), *shape), np.nan, np.float32)
+        for n, square in enumerate(squares):
+            answers[n][square] = found[n]
+        return answers
+
+
 @dataclass(frozen=True, eq=False)
 class Models:
     """The networks, loaded once and kept between scans.
 
-    candidate_net: the shipped one where a folder of other weights has none: it judges tissue, not an answer.
+    candidate_net, margin_net: the shipped ones where a folder of other weights has none: they look at the tissue anew,
+    whoever outlined it.
     """
 
     ich_scnet: ICHSCNetPredictor
     dtvit: DTViTPredictor
     volume_net: VolumeNetPredictor
     candidate_net: CandidatePredictor
+    margin_net: MarginPredictor
 
     @classmethod
     @collector_paused()
@@ -220,19 +276,25 @@ class Models:
         from ICHAnalysisLib.networks.candidate_net import CandidateNet
         from ICHAnalysisLib.networks.dtvit import build_dtvit
         from ICHAnalysisLib.networks.ich_scnet import build_ich_scnet
+        from ICHAnalysisLib.networks.margin_net import MarginNet
         from ICHAnalysisLib.networks.volume_net import build_volume_net
 
         chosen = choose_device(device)
         loaded = {name: load_weights(weights_path(name, folder), name) for name in ("ich_scnet", "dtvit", "volume_net")}
         scnet, dtvit, volume = loaded["ich_scnet"], loaded["dtvit"], loaded["volume_net"]
-        own = weights_path("candidate_net", folder)
-        candidate = load_weights(own if own.is_file() else weights_path("candidate_net"), "candidate_net")
+        candidate, margin = (_own_or_shipped(name, folder) for name in ("candidate_net", "margin_net"))
         return cls(
             ICHSCNetPredictor(build_ich_scnet(from_dict(ICHSCNetConfig, scnet.config)), scnet, chosen),
             DTViTPredictor(build_dtvit(from_dict(DTViTConfig, dtvit.config)), dtvit, chosen),
             VolumeNetPredictor(build_volume_net(from_dict(VolumeNetConfig, volume.config)), volume, chosen),
             CandidatePredictor(CandidateNet(from_dict(CandidateNetConfig, candidate.config)), candidate, chosen),
+            MarginPredictor(MarginNet(from_dict(MarginNetConfig, margin.config)), margin, chosen),
         )
+
+    def session(self, stack: SliceStack, text: torch.Tensor | None) -> SegmentationSession:
+        """A session on one stack: ICH-SCNet's towers see each slice once, prompts may change."""
+        margin = self.margin_net if self.margin_net.fits(stack) else None
+        return SegmentationSession(self.ich_scnet, stack, text, margin)
 
     @property
     def networks(self) -> tuple[Predictor, ...]:
@@ -246,4 +308,10 @@ class Models:
 
     def infos(self) -> tuple[WeightsInfo, ...]:
         """What analysis.json says about the weights."""
-        return tuple(network.weights.info() for network in (*self.networks, self.candidate_net))
+        return tuple(network.weights.info() for network in (*self.networks, self.candidate_net, self.margin_net))
+
+
+def _own_or_shipped(name: str, folder: str | os.PathLike | None) -> LoadedWeights:
+    """The weights of a network of ours in a folder, or where it holds none those beside this module."""
+    own = weights_path(name, folder)
+    return load_weights(own if own.is_file() else weights_path(name), name)

@@ -121,7 +121,13 @@ class SlicePrompts:
     @classmethod
     def empty(cls) -> SlicePrompts:
         """No prompt at all."""
-        return cls(np.zeros((0, 4), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
+        return cls.of_boxes(())
+
+    @classmethod
+    def of_boxes(cls, boxes: np.ndarray | Sequence[np.ndarray]) -> SlicePrompts:
+        """Boxes alone, (N, 4) or a sequence of (4,)."""
+        given = np.asarray(boxes, np.float32).reshape(-1, 4)
+        return cls(given, np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True)

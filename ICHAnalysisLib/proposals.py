@@ -54,4 +54,4 @@ def _add_box(boxes: list[tuple[int, np.ndarray]], inside: np.ndarray, sides: tup
 def _slice_prompts(found: list[tuple[int, np.ndarray]], largest: int) -> SlicePrompts:
     """The largest boxes of one slice."""
     kept = [box for _, box in sorted(found, key=lambda item: -item[0])[:largest]]
-    return SlicePrompts(np.array(kept, np.float32).reshape(-1, 4), np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
+    return SlicePrompts.of_boxes(kept)

@@ -13,6 +13,7 @@ from scipy import ndimage
 from ICHAnalysisLib.analysis import Interval
 from ICHAnalysisLib.config.analyze import ProposalConfig
 from ICHAnalysisLib.errors import WeightsError
+from ICHAnalysisLib.margin_crops import boxes_around
 from ICHAnalysisLib.networks.encoders import TowerFeatures
 from ICHAnalysisLib.preprocess import SliceStack
 from ICHAnalysisLib.prompt_projection import StackPrompts, project_prompts
@@ -20,7 +21,7 @@ from ICHAnalysisLib.prompts import PromptBatch, Prompts, SlicePrompts, with_mask
 from ICHAnalysisLib.variations import Variation
 
 if TYPE_CHECKING:
-    from ICHAnalysisLib.predict import ICHSCNetPredictor
+    from ICHAnalysisLib.predict import ICHSCNetPredictor, MarginPredictor
 
 #: Slices that are decoded at once. With more, single maps exceed 32 MiB, which malloc takes from the system and gives
 #: back each time: filling new pages then takes longer than the arithmetic.
@@ -29,13 +30,14 @@ _BATCH = 6
 _MARGIN = 0.35
 #: How far, and how alike in density, tissue is added around a positive point that the network did not follow.
 _POINT_REACH_PX, _POINT_HU = 22, 8.0
+_NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 class SegmentationSession:
     """Answers for the slices of one stack; features, text and images are kept between calls.
 
-    predictor: network, device and precision. text: (1, 77) token ids or None. variation: how the network sees the
-    slices; prompts and answers are those of the stack as it is.
+    predictor: network, device and precision. text: (1, 77) token ids or None. margin: the net that is asked about boxes
+    beside ICH-SCNet. variation: how both see the slices; prompts and answers are those of the stack as it is.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class SegmentationSession:
         predictor: ICHSCNetPredictor,
         stack: SliceStack,
         text: torch.Tensor | None,
+        margin: MarginPredictor | None = None,
         variation: Variation | None = None,
     ) -> None:
         self.predictor = predictor
         self.stack = stack
         self.text = text
+        self.margin = margin
         self.variation = variation or Variation()
         self._features: dict[int, TowerFeatures] = {}
         self._images: dict[int, torch.Tensor] = {}
@@ -56,7 +60,7 @@ class SegmentationSession:
 
     def varied(self, variation: Variation) -> SegmentationSession:
         """A session on the same stack whose slices the network sees in another way."""
-        return SegmentationSession(self.predictor, self.stack, self.text, variation)
+        return SegmentationSession(self.predictor, self.stack, self.text, self.margin, variation)
 
     def predict(
         self, indices: Sequence[int] | np.ndarray, prompts: StackPrompts | None = None, with_outcome: bool = False
@@ -104,6 +108,7 @@ class SegmentationSession:
         """
         kept = tuple(without_negatives(item) for item in projected.slices)
         ich, ivh = self.predict(indices, replace(projected, slices=kept))
+        ich = self._with_margins(ich, indices, [given.boxes if given.mask is None else _NO_BOXES for given in kept])
         for n, s in enumerate(indices):
             given = projected.slices[s]
             allowed = within_boxes(ich[n], given) if projected.restricted else ich[n]
@@ -126,6 +131,41 @@ class SegmentationSession:
             ich[s] += cfg.weight * np.maximum(0.0, more - ich[s])
             ivh[s] += cfg.weight * np.maximum(0.0, new_ivh[n] - ivh[s])
         return ich, ivh
+
+    def settled(self, ich: np.ndarray, outline: np.ndarray) -> np.ndarray:
+        """The automatic (S, H, W) answer `ich` where the margin net was also asked about what is outlined.
+
+        outline: bool (S, H, W), what of the answer is kept; nothing is added that does not touch it.
+        """
+        boxes = boxes_around(outline)
+        asked = [s for s, given in enumerate(boxes) if len(given)]
+        if self.margin is None or not asked:
+            return ich * outline
+        result = ich * outline
+        result[asked] = self._with_margins(ich[asked], asked, boxes, elsewhere=result[asked])
+        regions, _ = ndimage.label(result >= 0.5, structure=np.ones((3, 3, 3), bool))
+        touching = np.unique(regions[outline])
+        return np.where((regions == 0) | np.isin(regions, touching), result, 0.0).astype(np.float32)
+
+    def _with_margins(
+        self,
+        ich: np.ndarray,
+        indices: Sequence[int],
+        boxes: Sequence[np.ndarray],
+        elsewhere: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """ICH-SCNet's (n, H, W) answer on slices `indices` and the margin net's on `boxes` (S of them), averaged.
+
+        elsewhere: what stands where the margin net was not asked; `ich` where None.
+        """
+        chosen = [n for n, s in enumerate(indices) if len(boxes[s])]
+        if self.margin is None or not chosen:
+            return ich
+        asked = [indices[n] for n in chosen]
+        answer = self.margin.predict(self.stack, asked, [boxes[s] for s in asked], self.variation)
+        result = (ich if elsewhere is None else elsewhere).copy()
+        result[chosen] = np.where(np.isnan(answer), result[chosen], (ich[chosen] + answer) / 2)
+        return result
 
     def volume_interval(self, ich: np.ndarray, indices: Sequence[int], threshold: float) -> Interval:
         """The volume with the interval of an uncertain margin: how much it changes with the probability asked for."""

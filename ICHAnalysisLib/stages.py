@@ -172,7 +172,7 @@ def propose_lesions(
     """ICH-SCNet on every slice that holds brain, without a user's prompts; text: (1, 77) token ids or None."""
     stack = evidence.stack(models.ich_scnet.preprocess)
     brain, indices = evidence.brain(stack), evidence.brain_slices(stack)
-    session = models.ich_scnet.session(stack, text)
+    session = models.session(stack, text)
     first, first_ivh = np.zeros(stack.hu.shape, np.float32), np.zeros(stack.hu.shape, np.float32)
     if indices.size:
         first[indices], first_ivh[indices] = session.predict(indices)
@@ -211,7 +211,7 @@ def segment(
     presence = fused_presence(slices.scan_probability, candidates, options.fusion)
     automatic = presence >= options.fusion.threshold
     shown = keep_candidates(seen.components, candidates) if automatic else np.zeros(seen.ich.shape, bool)
-    ich_auto = seen.ich * shown
+    ich_auto = session.settled(np.where(seen.components > 0, seen.ich * shown, seen.ich), shown)
     findings: list[Finding] = []
     if prompts is not None and not prompts.empty:
         ich_final, ivh = session.prompted(prompts, ich_auto, ivh)

@@ -137,6 +137,8 @@ def vary(
         answer, ivh = other.refined(first, ivh, only, options.proposals)
         if prompts is not None and not prompts.empty:
             answer, _ = other.prompted(prompts, answer, ivh)
+        else:
+            answer = other.settled(answer, (answer >= threshold) & near)
         found = (answer >= threshold) & near
         volumes.append(float(np.count_nonzero(found, axis=(1, 2)) @ pixel_ml))
         poor.append(other.poor_probability(slices.tolist(), found))

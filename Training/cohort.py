@@ -18,7 +18,6 @@ import json
 import logging
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,7 +121,7 @@ def boxed_by_slice(
     for plane in bled:
         y, x = np.nonzero(plane)
         boxes = [np.array([x.min(), y.min(), x.max(), y.max()]) + margin] if y.size else []
-        slices.append(replace(SlicePrompts.empty(), boxes=np.array(boxes, np.float32).reshape(-1, 4)))
+        slices.append(SlicePrompts.of_boxes(boxes))
     boxed = np.asarray(bled.any(axis=(1, 2)))
     asked = np.flatnonzero(boxed).tolist()
     ich = np.zeros(bled.shape, np.float32)

@@ -18,7 +18,7 @@ class SlicePreview:
 
         self._made_for = (models, clinical, text)
         self.stack = make_stack(volume, models.ich_scnet.preprocess)
-        self.session = models.ich_scnet.session(self.stack, models.ich_scnet.text(clinical, text))
+        self.session = models.session(self.stack, models.ich_scnet.text(clinical, text))
 
     def is_for(self, models: Any, clinical: Any, text: str | None) -> bool:
         """True where the features kept are those of these networks and these words."""

@@ -48,6 +48,7 @@ NETWORK_NAMES = {
     "dtvit": "DTViT",
     "volume_net": "Volume network",
     "candidate_net": "Candidate network",
+    "margin_net": "Margin network",
 }
 MODE_NAMES = {
     "automatic": "automatic: no prompt was given",

@@ -26,6 +26,7 @@ FILE_NAMES = {
     "dtvit": "dtvit.safetensors",
     "volume_net": "volume_net.safetensors",
     "candidate_net": "candidate_net.safetensors",
+    "margin_net": "margin_net.safetensors",
 }
 DEFAULT_FOLDER = Path(__file__).parent
 _FORMAT = "ich-analysis-weights-1"

@@ -28,7 +28,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     volume, models = read_scan(written(bench.folder, bench.slices, bench.matrix)), Models.load()
     evidence = Evidence.of(volume, models)
     stack = evidence.stack(models.ich_scnet.preprocess)
-    session = models.ich_scnet.session(stack, None)
+    session = models.session(stack, None)
     indices = evidence.brain_slices(stack)
     ich, ivh = np.zeros_like(stack.hu), np.zeros_like(stack.hu)
     ich[indices], ivh[indices] = session.predict(indices)

@@ -12,30 +12,15 @@ import torch
 from ICHAnalysisLib.candidate_crops import CandidateCrop, candidate_arrays, cut_crop
 from ICHAnalysisLib.config.base import to_dict
 from ICHAnalysisLib.config.candidate_net import PREPROCESS, PRESETS, CandidateNetConfig
-from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.networks.candidate_net import CandidateNet
 from ICHAnalysisLib.predict import CandidatePredictor, Models
-from ICHAnalysisLib.preprocess import AIR_HU, SliceStack
+from ICHAnalysisLib.preprocess import AIR_HU
 from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, weights_path
+from Testing.lib.stacks import stack_of
 
 TINY = PRESETS["tiny"]
 PIXEL_MM = PREPROCESS["tiny"].spacing_mm
-
-
-def stack_of(hu: np.ndarray, spacing_mm: float, height_mm: float = 5.0) -> SliceStack:
-    slices = len(hu)
-    return SliceStack(
-        hu,
-        height_mm * np.arange(slices),
-        np.full(slices, height_mm),
-        tuple(np.array([k]) for k in range(slices)),
-        (spacing_mm, spacing_mm),
-        np.zeros(2),
-        np.eye(2),
-        CTVolume.from_affine(hu, np.diag([-spacing_mm, -spacing_mm, height_mm, 1.0])),
-        np.ones(hu.shape, bool),
-    )
 
 
 def crops(count: int, seed: int = 0) -> list[CandidateCrop]:
@@ -149,7 +134,13 @@ def test_a_folder_of_other_weights_needs_no_candidate_net(tmp_path: Path) -> Non
         (tmp_path / f"{name}.safetensors").symlink_to(weights_path(name))
     models = Models.load(tmp_path, "cpu")
     assert models.candidate_net.weights.path == weights_path("candidate_net")
-    assert [info.network for info in models.infos()] == ["ich_scnet", "dtvit", "volume_net", "candidate_net"]
+    assert [info.network for info in models.infos()] == [
+        "ich_scnet",
+        "dtvit",
+        "volume_net",
+        "candidate_net",
+        "margin_net",
+    ]
 
 
 def test_the_shipped_net_tells_a_clot_from_the_falx_and_from_blood_along_the_skull() -> None:

@@ -46,7 +46,7 @@ def session(cfg: ICHSCNetConfig, temperature: float = 1.0, seen: PreprocessConfi
     seen = seen or (BESIDE if cfg.neighbor_channels else PREPROCESS)
     weights = LoadedWeights("ich_scnet", to_dict(cfg), seen, network.state_dict(), card={"temperature": temperature})
     predictor = ICHSCNetPredictor(network, weights, torch.device("cpu"))
-    return predictor.session(make_stack(head(), seen), None)
+    return SegmentationSession(predictor, make_stack(head(), seen), None)
 
 
 @pytest.mark.parametrize("cfg", [trained(), frozen()], ids=["compact", "base"])

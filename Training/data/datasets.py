@@ -73,8 +73,8 @@ class SliceDataset(CaseDataset):
     """Every slice of every case.
 
     Items: "image" float32 (C, H, W) in [0, 1], one channel a window of the slice, then those of its neighbors; "hu"
-    float32 (H, W) behind it; "labels" uint8 (H, W); "slice_index" in the case's stack; "has_ich" of the slice (1, 0, -1
-    unknown); and the facts of `case_facts`.
+    float32 (H, W) behind it; "labels" uint8 (H, W); "beside" bool (H, W), ICH of the neighbors where they are seen;
+    "slice_index" in the case's stack; "has_ich" of the slice (1, 0, -1 unknown); and the facts of `case_facts`.
     """
 
     def _check(self, case: CacheCase, preprocess: PreprocessConfig) -> None:
@@ -108,6 +108,7 @@ class SliceDataset(CaseDataset):
             planes, labels, _ = augment(planes, labels, rng, self.augment, pixel_mm, bled_into)
             if len(planes) > 1 and rng.random() < _ALONE_PROBABILITY:
                 planes[:] = planes[own]
+        beside = (np.delete(labels, own, axis=0) == ICH).any(axis=0)
         hu, labels = planes[own], labels[own]
         image = slice_channels(planes, self.preprocess)
         if self.augment is not None and self.augment.sharpness and rng.random() < self.augment.sharpness:
@@ -119,6 +120,7 @@ class SliceDataset(CaseDataset):
             "image": image,
             "hu": hu,
             "labels": labels,
+            "beside": beside,
             "slice_index": s,
             "has_ich": _slice_has_ich(case, s, labels),
             **facts,

@@ -89,7 +89,7 @@ def simulate_prompts(
     kinds = rng.random(3) < (cfg.box, cfg.point, cfg.mask)
     boxes = np.zeros((0, 4), np.float32)
     if not ich.count and rng.random() < cfg.empty_box:
-        boxes = _empty_box(labels.shape, rng)
+        boxes = empty_box(labels.shape, rng)
     elif kinds[0] and ich.count:
         boxes, kept = _boxes(ich, rng, cfg)
         target[(target == ICH) & ~np.isin(ich.image, kept)] = 0
@@ -136,7 +136,7 @@ def jittered_box(mask: np.ndarray, rng: np.random.Generator, amount: float) -> n
     return (box + rng.uniform(-1, 1, 4) * extent).astype(np.float32)
 
 
-def _empty_box(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def empty_box(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """(1, 4) a box of 5-30 % of the image's sides somewhere in its middle."""
     height, width = shape
     half = np.array([width, height]) * rng.uniform(0.025, 0.15, 2)

@@ -106,7 +106,7 @@ class PromptedSlices(Dataset):
         item["oracle_box"], item["split"] = box, self.split
         item["voxel_mm"] = voxel_mm(case)
         item.update({f"features_{name}": value for name, value in item.pop("features", {}).items()})
-        for unused in ("record", "hu"):
+        for unused in ("record", "hu", "beside"):
             item.pop(unused)
         return item
 

@@ -27,6 +27,7 @@ REGISTRY: dict[str, str] = {
     "dtvit": "Training.tasks.dtvit:DTViTTask",
     "volume_net": "Training.tasks.volume_net:VolumeNetTask",
     "candidate_net": "Training.tasks.candidate_net:CandidateNetTask",
+    "margin_net": "Training.tasks.margin_net:MarginNetTask",
 }
 
 

@@ -1,0 +1,66 @@
+"""Where the margin net looks: squares around boxes, and the boxes drawn into them. H rows, W columns of a slice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+#: Tissue that is seen on every side of a box, pixels.
+_AROUND_PX = 16
+#: How much larger than an outline its box is on each side, pixels.
+_PADDING_PX = 1
+#: Height of a slice, mm, that the net is told as 0.
+_USUAL_HEIGHT_MM = 5.0
+
+
+def square_around(boxes: np.ndarray, shape: tuple[int, int], smallest: int, step: int) -> tuple[slice, slice]:
+    """Rows and columns of a square around (N, 4) boxes x0, y0, x1, y1, inside a slice of `shape`.
+
+    Its side is at least `smallest`, a multiple of `step`, and no longer than the slice, whose sides `step` must divide.
+    """
+    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    wanted = max(smallest, float((high - low).max()) + 1 + 2 * _AROUND_PX)
+    return square_at((low + high) / 2, shape, step * math.ceil(wanted / step))
+
+
+def square_at(center: np.ndarray, shape: tuple[int, int], side: int) -> tuple[slice, slice]:
+    """Rows and columns of a square of `side` pixels with its middle at `center` (x, y), moved into the slice."""
+    found = []
+    for middle, length in zip(center[::-1], shape, strict=True):
+        within = min(side, length)
+        start = int(np.clip(round(float(middle) - within / 2), 0, length - within))
+        found.append(slice(start, start + within))
+    return found[0], found[1]
+
+
+def boxes_around(outline: np.ndarray) -> list[np.ndarray]:
+    """(N, 4) boxes of each slice around every lesion of a bool outline (S, H, W) there and in the slices next to it."""
+    lesions, count = ndimage.label(outline, structure=np.ones((3, 3, 3), bool))
+    boxes: list[list[np.ndarray]] = [[] for _ in range(len(outline))]
+    for label, (depth, rows, columns) in enumerate(ndimage.find_objects(lesions, max_label=count), start=1):
+        inside = lesions[depth, rows, columns] == label
+        corner = np.array([columns.start, rows.start] * 2)
+        for s in range(max(0, depth.start - 1), min(len(outline), depth.stop + 1)):
+            near = inside[max(0, s - 1 - depth.start) : s + 2 - depth.start].any(axis=0)
+            ys, xs = np.nonzero(near)
+            sides = np.array(
+                [xs.min() - _PADDING_PX, ys.min() - _PADDING_PX, xs.max() + _PADDING_PX, ys.max() + _PADDING_PX]
+            )
+            boxes[s].append((sides + corner).astype(np.float32))
+    return [np.array(found, np.float32).reshape(-1, 4) for found in boxes]
+
+
+def drawn_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """float32 (H, W), 1 inside any of the (N, 4) boxes."""
+    drawn = np.zeros(shape, np.float32)
+    for x0, y0, x1, y1 in np.rint(boxes).astype(int):
+        drawn[max(0, y0) : y1 + 1, max(0, x0) : x1 + 1] = 1.0
+    return drawn
+
+
+def log_heights(heights_mm: np.ndarray, indices: Sequence[int]) -> np.ndarray:
+    """float32 (n,) ln(height / 5 mm) of slices `indices`."""
+    return np.log(np.asarray(heights_mm, dtype=float)[list(indices)] / _USUAL_HEIGHT_MM).astype(np.float32)

@@ -1,0 +1,122 @@
+"""The margin net's task: which slices are drawn, what a box means, pictures that repeat, metrics, a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cached_heads import make_cache, write_head
+
+from ICHAnalysisLib.config.margin_net import PREPROCESS, PRESETS
+from ICHAnalysisLib.errors import UsageError
+from ICHAnalysisLib.weights.registry import load_weights
+from Training import export, train
+from Training.config import config_from_dict
+from Training.data.augment import AugmentConfig
+from Training.data.cache import open_cache
+from Training.data.margin_dataset import BOXES, MarginDataset
+from Training.tasks.base import build_task, collate
+from Training.tasks.margin_net import MarginNetTask
+
+TINY, SEEN = PRESETS["tiny"], PREPROCESS["tiny"]
+
+
+def make_task() -> MarginNetTask:
+    return build_task(config_from_dict({"task": {"name": "margin_net", "preset": "tiny"}}))
+
+
+def test_a_run_learns_to_outline_what_a_box_holds_and_is_exported(tmp_path: Path) -> None:
+    make_cache(tmp_path / "cache", 12)
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        "task: {name: margin_net, preset: tiny, options: {augment: null}}\noptimizer: {lr: 2.0e-2}\n"
+        "loop: {epochs: 25, micro_batch_size: 4, precision: fp32, tensorboard: false, device: cpu}\n"
+        f"data: {{cache: {tmp_path / 'cache'}, val_fraction: 0.3}}\n"
+    )
+    assert train.main([str(config), "--out", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["best_score"] > 0.9
+    out = tmp_path / "margin_net.safetensors"
+    assert export.main([str(tmp_path / "run" / "checkpoints" / "best.pt"), "--out", str(out)]) == 0
+    loaded = load_weights(out, "margin_net")
+    assert loaded.preprocess == SEEN and loaded.config["widths"] == [4, 8]
+
+
+def test_slices_just_beyond_a_clot_are_drawn_in_training_alone(tmp_path: Path) -> None:
+    cases = make_cache(tmp_path, 4)  # three heads bleed, on slices 2 and 3 of 6
+    data = MarginDataset(cases, SEEN, TINY, training=True)
+    assert len(data) == 3 * 4 and len(MarginDataset(cases, SEEN, TINY)) == 3 * 2
+    assert data.sample_weights.tolist() == [0.4, 2.0, 2.0, 0.4] * 3  # clots of few pixels
+    items = [data[n] for n in range(4)]
+    assert [item["slice_index"] for item in items] == [1, 2, 3, 4]
+    assert [bool(item["target"].any()) for item in items] == [False, True, True, False]
+    held = data.slices[2]["labels"] == 1
+    for item in (items[0], items[3]):  # a box around what lies next to it
+        assert 0.5 * held.sum() < item["box"].sum() < 4 * held.sum()
+    assert items[1]["pixel_ml"] == pytest.approx(3.6 * 3.6 * 5 / 1000)
+    with pytest.raises(UsageError, match="No slice"):
+        MarginDataset([case for case in cases if not case.meta["has_ich"]], SEEN, TINY)
+
+
+def test_a_crop_holds_its_box_and_the_clot_in_it(tmp_path: Path) -> None:
+    write_head(tmp_path, 0, clot=True)
+    data = MarginDataset(open_cache(tmp_path), SEEN, TINY, training=True, prompts=replace(BOXES, loose=0.0))
+    plain = data.slices[2]
+    for visit in range(8):
+        item = data[1 + visit * len(data)]
+        assert item["image"].shape == (4, 32, 32) and item["box"].shape == item["target"].shape == (1, 32, 32)
+        assert item["target"].sum() == (plain["labels"] == 1).sum()
+        overlap = (item["box"] * item["target"]).sum() / item["target"].sum()
+        assert overlap > 0.6
+        inside = item["image"][0][item["target"][0] > 0]
+        assert inside.mean() == pytest.approx(62 / 80, abs=0.02)
+
+
+def test_unknown_pixels_teach_nothing(tmp_path: Path) -> None:
+    folder = write_head(tmp_path, 0, clot=True)
+    labels = np.load(folder / "labels.npy")
+    y, x = np.argwhere(labels[2] == 1)[0]
+    labels[2, y, x] = 255
+    np.save(folder / "labels.npy", labels)
+    task = make_task()
+    data = MarginDataset(open_cache(tmp_path), SEEN, TINY)
+    batch = collate([data[0]])
+    assert float((batch["known"] == 0).sum()) == 1
+
+    def model(value: float):
+        unknown = batch["known"] == 0
+        return lambda *_: (batch["target"] * 8 - 4).masked_fill(unknown, value)
+
+    low, high = (task.losses(model(value), batch, 0) for value in (-9.0, 9.0))
+    for name in ("overlap_loss", "cross_entropy_loss"):
+        assert float(low[name]) == pytest.approx(float(high[name]), rel=1e-6)
+    (row,) = task.predict(model(9.0), batch)
+    assert row["truth_ml"] == row["found_ml"] == row["both_ml"] > 0
+
+
+def test_pictures_depend_on_seed_epoch_and_visit_alone(tmp_path: Path) -> None:
+    cases = make_cache(tmp_path, 2)
+
+    def images(seed: int, epoch: int, index: int) -> np.ndarray:
+        data = MarginDataset(cases, SEEN, TINY, training=True, augment=AugmentConfig(), seed=seed)
+        data.set_epoch(epoch)
+        return data[index]["image"]
+
+    np.testing.assert_array_equal(images(0, 1, 2), images(0, 1, 2))
+    for other in ((1, 1, 2), (0, 2, 2), (0, 1, 2 + 8)):  # the last is the same item, visited again
+        assert np.abs(images(*other) - images(0, 1, 2)).max() > 0.05
+
+
+def test_a_scan_s_slices_are_joined_by_volume() -> None:
+    rows = [
+        {"case_id": "a", "slice_index": s, "truth_ml": t, "found_ml": f, "both_ml": b}
+        for s, (t, f, b) in enumerate([(4.0, 4.0, 3.0), (1.0, 3.0, 1.0)])
+    ]
+    rows.append({"case_id": "b", "slice_index": 0, "truth_ml": 2.0, "found_ml": 2.0, "both_ml": 2.0})
+    found = make_task().metrics(rows)
+    assert found["dice"] == pytest.approx((2 * 4 / 12 + 1) / 2)
+    assert found["dice_p10"] == pytest.approx(2 / 3 + 0.1 / 3)
+    assert found["volume_error_ml"] == pytest.approx(1.0)
+    assert [row["dice"] for row in make_task().case_rows(rows)] == pytest.approx([2 / 3, 1.0])

@@ -1,0 +1,116 @@
+"""Torch data set of boxes and what they hold, for the margin net."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ICHAnalysisLib.config.margin_net import MarginNetConfig
+from ICHAnalysisLib.config.preprocess import PreprocessConfig
+from ICHAnalysisLib.errors import UsageError
+from ICHAnalysisLib.margin_crops import drawn_boxes, log_heights, square_at
+from Training.data.augment import AugmentConfig
+from Training.data.cache import ICH, UNKNOWN, CacheCase
+from Training.data.datasets import SliceDataset
+from Training.data.prompt_simulation import PromptSimulationConfig, empty_box, jittered_box, simulate_prompts
+
+#: Further draws of an item must not repeat those of the slices' augmentation.
+_STREAM = 2
+#: Boxes are drawn on every slice, and nothing else is; many are as loose as a 3-D box is on a lesion's end slices.
+BOXES = PromptSimulationConfig(none=0.0, box=1.0, point=0.0, mask=0.0, empty_none=0.0, loose=0.5, loose_factor=4.0)
+#: Share of the boxes that hold what the neighbors show as well.
+_WITH_NEIGHBORS = 0.35
+#: Slices beyond a clot are drawn less often than those that hold it, and those that hold little more often.
+_BEYOND, _SMALL_PX, _SMALL = 0.4, 150, 2.0
+_SHIFT_PX = 8  # how far a crop's middle may lie from its box's
+
+
+class MarginDataset(Dataset):
+    """The slices that hold hemorrhage, and those next to them, cropped around a box.
+
+    Items: "image" float32 (C, size, size); "box" and "target" and "known" float32 (1, size, size); "log_height";
+    "slice_index", "case_id" and "pixel_ml", the volume of a pixel of the slice.
+    """
+
+    varies_visits = True
+
+    def __init__(
+        self,
+        cases: Sequence[CacheCase],
+        preprocess: PreprocessConfig,
+        network: MarginNetConfig,
+        *,
+        training: bool = False,
+        augment: AugmentConfig | None = None,
+        prompts: PromptSimulationConfig = BOXES,
+        seed: int = 0,
+    ) -> None:
+        self.slices = SliceDataset(cases, preprocess, augment=augment, seed=seed)
+        self.network, self.prompts, self.seed, self.training = network, prompts, seed, training
+        held = [np.asarray(case.meta["slices"]["ich"]) for case in self.slices.cases]
+        weights = np.concatenate([_weights(pixels) for pixels in held])
+        if not training:  # scores are of the slices that hold hemorrhage
+            weights = np.where(np.concatenate(held) > 0, weights, 0.0)
+        self.places = np.flatnonzero(weights)
+        if not len(self.places):
+            raise UsageError("No slice of this split holds a hemorrhage, so no margin can be learned.")
+        self.sample_weights = torch.from_numpy(weights[self.places])
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def set_epoch(self, epoch: int) -> None:
+        """As the slices do."""
+        self.slices.set_epoch(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        visit, index = divmod(index, len(self))
+        place = int(self.places[index])
+        item = self.slices[visit * len(self.slices) + place]
+        case, s = self.slices.cases[self.slices.index[place][0]], int(item["slice_index"])
+        epoch = int(self.slices._epoch) if self.training else 0
+        rng = np.random.default_rng([self.seed, epoch, zlib.crc32(case.folder.name.encode()), s, visit, _STREAM])
+        labels, boxes = self._boxed(item, rng)
+        center = boxes[rng.integers(len(boxes))].reshape(2, 2).mean(axis=0)
+        if self.training:
+            center = center + rng.uniform(-_SHIFT_PX, _SHIFT_PX, 2)
+        square = square_at(center, labels.shape, self.network.size)
+        inside = labels[square]
+        return {
+            "image": np.ascontiguousarray(item["image"][:, square[0], square[1]]),
+            "box": drawn_boxes(boxes, labels.shape)[square][None],
+            "target": (inside == ICH)[None].astype(np.float32),
+            "known": (inside != UNKNOWN)[None].astype(np.float32),
+            "log_height": float(log_heights(case.meta["heights_mm"], [s])[0]),
+            "slice_index": s,
+            "case_id": case.case_id,
+            "pixel_ml": float(np.prod(case.meta["spacing_mm"]) * case.meta["heights_mm"][s] / 1000.0),
+        }
+
+    def _boxed(self, item: dict[str, Any], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Labels (H, W) that obey the boxes, and the boxes (N, 4)."""
+        labels, held = item["labels"], item["labels"] == ICH
+        if held.any() and self.training and rng.random() < _WITH_NEIGHBORS:
+            return labels, jittered_box(held | item["beside"], rng, self.prompts.jitter_wild)[None]
+        if held.any() and self.training:
+            labels, given = simulate_prompts(labels, item["hu"], rng, self.prompts)
+            return labels, given.boxes
+        if held.any():
+            return labels, jittered_box(held, rng, self.prompts.jitter)[None]
+        if item["beside"].any():  # as a 3-D box has it on the slices just beyond its lesion
+            return labels, jittered_box(item["beside"], rng, self.prompts.jitter_wild)[None]
+        return labels, empty_box(labels.shape, rng)
+
+
+def _weights(pixels: np.ndarray) -> np.ndarray:
+    """(S,) how often each slice of a scan is drawn, from its pixels of hemorrhage; 0 away from it."""
+    held = pixels > 0
+    beside = np.zeros_like(held)
+    beside[1:] |= held[:-1]
+    beside[:-1] |= held[1:]
+    return np.where(held, np.where(pixels < _SMALL_PX, _SMALL, 1.0), np.where(beside, _BEYOND, 0.0))
