@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from ICHAnalysisLib.postprocess import CONNECTIVITY
+
 #: Tissue that is seen on every side of a box, pixels.
 _AROUND_PX = 16
 #: How much larger than an outline its box is on each side, pixels.
@@ -38,7 +40,7 @@ def square_at(center: np.ndarray, shape: tuple[int, int], side: int) -> tuple[sl
 
 def boxes_around(outline: np.ndarray) -> list[np.ndarray]:
     """(N, 4) boxes of each slice around every lesion of a bool outline (S, H, W) there and in the slices next to it."""
-    lesions, count = ndimage.label(outline, structure=np.ones((3, 3, 3), bool))
+    lesions, count = ndimage.label(outline, structure=CONNECTIVITY)
     boxes: list[list[np.ndarray]] = [[] for _ in range(len(outline))]
     for label, (depth, rows, columns) in enumerate(ndimage.find_objects(lesions, max_label=count), start=1):
         inside = lesions[depth, rows, columns] == label

@@ -151,7 +151,7 @@ class Halves:
         return answers
 
 
-def test_what_is_settled_is_the_mean_near_the_outline_and_nothing_is_added_elsewhere() -> None:
+def test_what_is_settled_is_joined_near_the_outline_and_nothing_is_added_elsewhere() -> None:
     stack = noise_stack(5)
     session = SegmentationSession(None, stack, None, Halves())  # type: ignore[arg-type]
     ich = np.zeros(stack.hu.shape, np.float32)
@@ -159,10 +159,10 @@ def test_what_is_settled_is_the_mean_near_the_outline_and_nothing_is_added_elsew
     ich[4, 50:60, 50:60] = 0.9  # outlined and not kept
     outline = ich == np.float32(0.8)
     found = session.settled(ich, outline)
-    assert found[1, 25, 26] == pytest.approx(0.4)  # the margin net refuses it
-    assert found[1, 25, 36] == pytest.approx(0.85)
+    assert found[1, 25, 26] == pytest.approx(0.4 * 0.8)  # the margin net refuses it
+    assert found[1, 25, 36] == pytest.approx(0.4 * 0.8 + 0.6 * 0.9)
     assert found[1, 25, 41] == 0.0  # beyond the box
-    assert found[3, 25, 36] == pytest.approx(0.45)  # just beyond the lesion: one of two is not enough
+    assert found[3, 25, 36] == pytest.approx(0.6 * 0.9)  # just beyond the lesion, which it touches
     assert not found[4].any()
     assert not session.settled(ich, np.zeros_like(outline)).any()
     np.testing.assert_array_equal(SegmentationSession(None, stack, None).settled(ich, outline), ich * outline)  # type: ignore[arg-type]

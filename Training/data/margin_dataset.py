@@ -23,8 +23,10 @@ from Training.data.prompt_simulation import PromptSimulationConfig, empty_box, j
 _STREAM = 2
 #: Boxes are drawn on every slice, and nothing else is; many are as loose as a 3-D box is on a lesion's end slices.
 BOXES = PromptSimulationConfig(none=0.0, box=1.0, point=0.0, mask=0.0, empty_none=0.0, loose=0.5, loose_factor=4.0)
-#: Share of the boxes that hold what the neighbors show as well.
-_WITH_NEIGHBORS = 0.35
+#: Shares of the boxes that hold what the neighbors show as well, and that hold only a part of the clot, which is meant
+#: as a whole: without prompts a box is drawn around what was seen of it.
+_WITH_NEIGHBORS, _IN_PART = 0.3, 0.2
+_SMALLEST_PART = 0.35  # of each side
 #: Slices beyond a clot are drawn less often than those that hold it, and those that hold little more often.
 _BEYOND, _SMALL_PX, _SMALL = 0.4, 150, 2.0
 _SHIFT_PX = 8  # how far a crop's middle may lie from its box's
@@ -95,16 +97,27 @@ class MarginDataset(Dataset):
     def _boxed(self, item: dict[str, Any], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Labels (H, W) that obey the boxes, and the boxes (N, 4)."""
         labels, held = item["labels"], item["labels"] == ICH
-        if held.any() and self.training and rng.random() < _WITH_NEIGHBORS:
-            return labels, jittered_box(held | item["beside"], rng, self.prompts.jitter_wild)[None]
-        if held.any() and self.training:
+        if held.any() and not self.training:
+            return labels, jittered_box(held, rng, self.prompts.jitter)[None]
+        if held.any():
+            draw = rng.random()
+            if draw < _WITH_NEIGHBORS:
+                return labels, jittered_box(held | item["beside"], rng, self.prompts.jitter_wild)[None]
+            if draw < _WITH_NEIGHBORS + _IN_PART:
+                return labels, part_of(jittered_box(held, rng, 0.0), rng)[None]
             labels, given = simulate_prompts(labels, item["hu"], rng, self.prompts)
             return labels, given.boxes
-        if held.any():
-            return labels, jittered_box(held, rng, self.prompts.jitter)[None]
         if item["beside"].any():  # as a 3-D box has it on the slices just beyond its lesion
             return labels, jittered_box(item["beside"], rng, self.prompts.jitter_wild)[None]
         return labels, empty_box(labels.shape, rng)
+
+
+def part_of(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(4,) a box somewhere inside a box."""
+    low, extent = box[:2], box[2:] - box[:2]
+    size = extent * rng.uniform(_SMALLEST_PART, 1.0, 2)
+    corner = low + rng.random(2) * (extent - size)
+    return np.concatenate([corner, corner + size]).astype(np.float32)
 
 
 def _weights(pixels: np.ndarray) -> np.ndarray:
