@@ -54,7 +54,8 @@ def export(
         "training": {
             "task": cfg.task.name,
             "preset": cfg.task.preset,
-            "started_from": cfg.task.initial,
+            # The name alone: folders may name people.
+            "started_from": None if cfg.task.initial is None else Path(cfg.task.initial).name,
             "step": state["progress"]["step"],
             "epochs": state["progress"]["epoch"],
             "hours": round(state["progress"]["seconds"] / 3600, 2),
