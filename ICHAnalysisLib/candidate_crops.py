@@ -10,10 +10,7 @@ from scipy import ndimage
 
 from ICHAnalysisLib.config.candidate_net import CandidateNetConfig
 from ICHAnalysisLib.config.preprocess import HUWindow
-from ICHAnalysisLib.preprocess import AIR_HU, SliceStack, windows_to_channels
-
-#: Height of a slice, mm, that the net is told as 0.
-_USUAL_HEIGHT_MM = 5.0
+from ICHAnalysisLib.preprocess import AIR_HU, SliceStack, log_heights, windows_to_channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +52,7 @@ def cut_crop(
         factors = (1.0, cfg.size / sides[1], cfg.size / sides[2])
         tissue = ndimage.zoom(tissue, factors, order=1, grid_mode=True, mode="nearest")
         outline = ndimage.zoom(outline.astype(np.float32), factors, order=1, grid_mode=True, mode="nearest") >= 0.5
-    return CandidateCrop(tissue, outline, float(np.log(stack.heights_mm[center[0]] / _USUAL_HEIGHT_MM)))
+    return CandidateCrop(tissue, outline, float(log_heights(stack.heights_mm, [center[0]])[0]))
 
 
 def candidate_arrays(

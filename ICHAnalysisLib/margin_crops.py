@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -14,8 +13,6 @@ from ICHAnalysisLib.postprocess import CONNECTIVITY
 _AROUND_PX = 16
 #: How much larger than an outline its box is on each side, pixels.
 _PADDING_PX = 1
-#: Height of a slice, mm, that the net is told as 0.
-_USUAL_HEIGHT_MM = 5.0
 
 
 def square_around(boxes: np.ndarray, shape: tuple[int, int], smallest: int, step: int) -> tuple[slice, slice]:
@@ -61,8 +58,3 @@ def drawn_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     for x0, y0, x1, y1 in np.rint(boxes).astype(int):
         drawn[max(0, y0) : y1 + 1, max(0, x0) : x1 + 1] = 1.0
     return drawn
-
-
-def log_heights(heights_mm: np.ndarray, indices: Sequence[int]) -> np.ndarray:
-    """float32 (n,) ln(height / 5 mm) of slices `indices`."""
-    return np.log(np.asarray(heights_mm, dtype=float)[list(indices)] / _USUAL_HEIGHT_MM).astype(np.float32)

@@ -22,12 +22,13 @@ from ICHAnalysisLib.config.volume_net import VolumeNetConfig
 from ICHAnalysisLib.device import choose_device, choose_dtype
 from ICHAnalysisLib.errors import WeightsError
 from ICHAnalysisLib.interval import SizeBands, volume_interval, volume_of_size
-from ICHAnalysisLib.margin_crops import drawn_boxes, log_heights, square_around, square_at
+from ICHAnalysisLib.margin_crops import drawn_boxes, square_around, square_at
 from ICHAnalysisLib.networks.folding import fold_batch_norms
 from ICHAnalysisLib.postprocess import Judge
 from ICHAnalysisLib.preprocess import (
     SliceStack,
     channels_of,
+    log_heights,
     planes_seen,
     scan_tensor,
     scan_to_stack,

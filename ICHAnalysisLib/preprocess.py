@@ -20,6 +20,7 @@ from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.holder import head_without_holder
 
 AIR_HU = -1024.0
+_USUAL_HEIGHT_MM = 5.0
 #: Series with steps below this are averaged to slabs before the networks see them (hazard 10).
 THIN_STEP_MM = 2.5
 
@@ -33,6 +34,11 @@ def apply_window(hu: np.ndarray, window: HUWindow) -> np.ndarray:
 def windows_to_channels(hu: np.ndarray, windows: tuple[HUWindow, ...]) -> np.ndarray:
     """(..., H, W) HU to (..., C, H, W) in [0, 1], one channel a window."""
     return np.stack([apply_window(hu, window) for window in windows], axis=-3)
+
+
+def log_heights(heights_mm: np.ndarray, indices: Sequence[int]) -> np.ndarray:
+    """float32 (n,) ln(height / 5 mm) of slices `indices`: what networks of crops are told of a slice's height."""
+    return np.log(np.asarray(heights_mm, dtype=float)[list(indices)] / _USUAL_HEIGHT_MM).astype(np.float32)
 
 
 def channels_of(hu: np.ndarray, cfg: PreprocessConfig) -> np.ndarray:

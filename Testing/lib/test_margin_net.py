@@ -12,11 +12,11 @@ import torch
 from ICHAnalysisLib.config.base import to_dict
 from ICHAnalysisLib.config.margin_net import PREPROCESS, PRESETS
 from ICHAnalysisLib.errors import UsageError
-from ICHAnalysisLib.margin_crops import boxes_around, drawn_boxes, log_heights, square_around, square_at
+from ICHAnalysisLib.margin_crops import boxes_around, drawn_boxes, square_around, square_at
 from ICHAnalysisLib.networks.margin_net import MarginNet
 from ICHAnalysisLib.overlap import dice
 from ICHAnalysisLib.predict import MarginPredictor, Models
-from ICHAnalysisLib.preprocess import SliceStack, slice_channels, with_neighbors
+from ICHAnalysisLib.preprocess import SliceStack, log_heights, slice_channels, with_neighbors
 from ICHAnalysisLib.segmentation_session import SegmentationSession
 from ICHAnalysisLib.variations import VARIATIONS, Variation
 from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, weights_path

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 from ICHAnalysisLib.config.margin_net import MarginNetConfig
 from ICHAnalysisLib.config.preprocess import PreprocessConfig
 from ICHAnalysisLib.errors import UsageError
-from ICHAnalysisLib.margin_crops import drawn_boxes, log_heights, square_at
+from ICHAnalysisLib.margin_crops import drawn_boxes, square_at
+from ICHAnalysisLib.preprocess import log_heights
 from Training.data.augment import AugmentConfig
 from Training.data.cache import ICH, UNKNOWN, CacheCase
 from Training.data.datasets import SliceDataset
