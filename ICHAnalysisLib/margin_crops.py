@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from ICHAnalysisLib.postprocess import CONNECTIVITY
+from ICHAnalysisLib.prompts import box_of
 
 #: Tissue that is seen on every side of a box, pixels.
 _AROUND_PX = 16
@@ -38,17 +39,14 @@ def square_at(center: np.ndarray, shape: tuple[int, int], side: int) -> tuple[sl
 def boxes_around(outline: np.ndarray) -> list[np.ndarray]:
     """(N, 4) boxes of each slice around every lesion of a bool outline (S, H, W) there and in the slices next to it."""
     lesions, count = ndimage.label(outline, structure=CONNECTIVITY)
+    padding = np.array([-1, -1, 1, 1]) * _PADDING_PX
     boxes: list[list[np.ndarray]] = [[] for _ in range(len(outline))]
     for label, (depth, rows, columns) in enumerate(ndimage.find_objects(lesions, max_label=count), start=1):
         inside = lesions[depth, rows, columns] == label
         corner = np.array([columns.start, rows.start] * 2)
         for s in range(max(0, depth.start - 1), min(len(outline), depth.stop + 1)):
             near = inside[max(0, s - 1 - depth.start) : s + 2 - depth.start].any(axis=0)
-            ys, xs = np.nonzero(near)
-            sides = np.array(
-                [xs.min() - _PADDING_PX, ys.min() - _PADDING_PX, xs.max() + _PADDING_PX, ys.max() + _PADDING_PX]
-            )
-            boxes[s].append((sides + corner).astype(np.float32))
+            boxes[s].append(box_of(near) + corner + padding)
     return [np.array(found, np.float32).reshape(-1, 4) for found in boxes]
 
 

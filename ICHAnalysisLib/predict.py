@@ -22,7 +22,7 @@ from ICHAnalysisLib.config.volume_net import VolumeNetConfig
 from ICHAnalysisLib.device import choose_device, choose_dtype
 from ICHAnalysisLib.errors import WeightsError
 from ICHAnalysisLib.interval import SizeBands, volume_interval, volume_of_size
-from ICHAnalysisLib.margin_crops import drawn_boxes, square_around, square_at
+from ICHAnalysisLib.margin_crops import drawn_boxes, square_around
 from ICHAnalysisLib.networks.folding import fold_batch_norms
 from ICHAnalysisLib.postprocess import Judge
 from ICHAnalysisLib.preprocess import (
@@ -239,7 +239,7 @@ class MarginPredictor(Predictor):
         shown = [variation.prompts(SlicePrompts.of_boxes(given), shape).boxes for given in boxes]
         squares = [square_around(given, shape, cfg.size, cfg.step) for given in shown]
         side = max(rows.stop - rows.start for rows, _ in squares)
-        squares = [square_at(given.reshape(-1, 2, 2).mean(axis=(0, 1)), shape, side) for given in shown]
+        squares = [square_around(given, shape, side, cfg.step) for given in shown]
         image = variation.image(self.slices_tensor(stack.hu, part))
         crops = torch.stack([image[n, :, rows, columns] for n, (rows, columns) in enumerate(squares)])
         drawn = np.stack([drawn_boxes(given, shape)[square] for given, square in zip(shown, squares, strict=True)])

@@ -223,10 +223,15 @@ def with_mask_prompts(given: SlicePrompts, rng: np.random.Generator, jitter: flo
     return SlicePrompts(boxes.astype(np.float32), points.astype(np.float32), labels, given.mask)
 
 
+def box_of(mask: np.ndarray) -> np.ndarray:
+    """(4,) whole x0, y0, x1, y1 of the pixels of a (H, W) mask that is not empty."""
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return np.array([xs[0], ys[0], xs[-1], ys[-1]])
+
+
 def _tight_box(mask: np.ndarray, rng: np.random.Generator, jitter: float) -> np.ndarray:
     """(4,) x0, y0, x1, y1 around a mask that is not empty, each side moved by up to `jitter` of the extent."""
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = np.array([xs[0], ys[0], xs[-1], ys[-1]], dtype=float)
+    box = box_of(mask).astype(float)
     extent = np.tile(box[2:] - box[:2] + 1, 2)
     return box + rng.uniform(-jitter, jitter, 4) * extent if jitter else box
 

@@ -14,7 +14,7 @@ from ICHAnalysisLib.ct.morphology import erode, opening
 from ICHAnalysisLib.postprocess import CONNECTIVITY
 from ICHAnalysisLib.preprocess import SliceStack
 from ICHAnalysisLib.prompt_projection import StackPrompts
-from ICHAnalysisLib.prompts import SlicePrompts
+from ICHAnalysisLib.prompts import SlicePrompts, box_of
 
 
 def propose_boxes(probability: np.ndarray, brain: np.ndarray, stack: SliceStack, cfg: ProposalConfig) -> StackPrompts:
@@ -46,9 +46,8 @@ def _add_box(boxes: list[tuple[int, np.ndarray]], inside: np.ndarray, sides: tup
     size = int(np.count_nonzero(inside))
     if size < cfg.smallest_px:
         return
-    ys, xs = np.flatnonzero(inside.any(axis=1)) + sides[1].start, np.flatnonzero(inside.any(axis=0)) + sides[2].start
-    pad = cfg.padding_px
-    boxes.append((size, np.array([xs[0] - pad, ys[0] - pad, xs[-1] + pad, ys[-1] + pad], np.float32)))
+    corner, padding = np.array([sides[2].start, sides[1].start] * 2), np.array([-1, -1, 1, 1]) * cfg.padding_px
+    boxes.append((size, (box_of(inside) + corner + padding).astype(np.float32)))
 
 
 def _slice_prompts(found: list[tuple[int, np.ndarray]], largest: int) -> SlicePrompts:

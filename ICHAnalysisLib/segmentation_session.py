@@ -142,10 +142,10 @@ class SegmentationSession:
         """
         result = ich * kept
         outline = result >= _OUTLINED
+        if self.margin is None or not outline.any():
+            return result
         boxes = boxes_around(outline)
         asked = [s for s, given in enumerate(boxes) if len(given)]
-        if self.margin is None or not asked:
-            return result
         result[asked] = self._with_margins(ich[asked], asked, boxes, elsewhere=result[asked])
         regions, _ = ndimage.label(result >= _OUTLINED, structure=CONNECTIVITY)
         return np.where((regions == 0) | np.isin(regions, regions[outline]), result, 0.0).astype(np.float32)

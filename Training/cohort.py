@@ -32,7 +32,7 @@ from ICHAnalysisLib.postprocess import find_evidence, native_labels
 from ICHAnalysisLib.predict import Models
 from ICHAnalysisLib.preprocess import native_to_stack
 from ICHAnalysisLib.prompt_projection import StackPrompts
-from ICHAnalysisLib.prompts import Box, Prompts, SlicePrompts
+from ICHAnalysisLib.prompts import Box, Prompts, SlicePrompts, box_of
 from ICHAnalysisLib.simulate.cohort import SimulatedCase
 from ICHAnalysisLib.stages import Evidence, Proposed, propose_lesions, see_scan, see_slices, segment
 from Training.cohort_figures import as_markdown, fit_fusion, summarize
@@ -119,9 +119,7 @@ def boxed_by_slice(
     margin = margin_mm / np.array(stack.spacing_mm * 2) * (-1, -1, 1, 1)
     slices = []
     for plane in bled:
-        y, x = np.nonzero(plane)
-        boxes = [np.array([x.min(), y.min(), x.max(), y.max()]) + margin] if y.size else []
-        slices.append(SlicePrompts.of_boxes(boxes))
+        slices.append(SlicePrompts.of_boxes([box_of(plane) + margin] if plane.any() else []))
     boxed = np.asarray(bled.any(axis=(1, 2)))
     asked = np.flatnonzero(boxed).tolist()
     ich = np.zeros(bled.shape, np.float32)

@@ -17,6 +17,7 @@ from ICHAnalysisLib.networks.candidate_net import CandidateNet
 from ICHAnalysisLib.predict import CandidatePredictor, Models
 from ICHAnalysisLib.preprocess import AIR_HU
 from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, weights_path
+from Testing.lib.norms import draw_statistics
 from Testing.lib.stacks import stack_of
 
 TINY = PRESETS["tiny"]
@@ -103,10 +104,7 @@ def test_what_lies_outside_both_views_changes_nothing() -> None:
 def predictor() -> CandidatePredictor:
     torch.manual_seed(0)
     network = CandidateNet(TINY)
-    for module in network.modules():  # running statistics of their own, so that folding them shows
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
+    draw_statistics(network)
     weights = LoadedWeights("candidate_net", to_dict(TINY), PREPROCESS["tiny"], network.state_dict())
     return CandidatePredictor(CandidateNet(TINY), weights, torch.device("cpu"))
 

@@ -20,6 +20,7 @@ from ICHAnalysisLib.preprocess import SliceStack, log_heights, slice_channels, w
 from ICHAnalysisLib.segmentation_session import SegmentationSession
 from ICHAnalysisLib.variations import VARIATIONS, Variation
 from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, weights_path
+from Testing.lib.norms import draw_statistics
 from Testing.lib.stacks import stack_of
 
 TINY, SEEN = PRESETS["tiny"], PREPROCESS["tiny"]
@@ -33,10 +34,7 @@ def noise_stack(slices: int = 4, spacing_mm: float = SEEN.spacing_mm, size: int 
 def predictor() -> MarginPredictor:
     torch.manual_seed(0)
     network = MarginNet(TINY)
-    for module in network.modules():  # running statistics of their own, so that folding them shows
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
+    draw_statistics(network)
     weights = LoadedWeights("margin_net", to_dict(TINY), SEEN, network.state_dict())
     return MarginPredictor(MarginNet(TINY), weights, torch.device("cpu"))
 

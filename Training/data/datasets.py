@@ -108,7 +108,7 @@ class SliceDataset(CaseDataset):
             planes, labels, _ = augment(planes, labels, rng, self.augment, pixel_mm, bled_into)
             if len(planes) > 1 and rng.random() < _ALONE_PROBABILITY:
                 planes[:] = planes[own]
-        beside = (np.delete(labels, own, axis=0) == ICH).any(axis=0)
+        seen = {} if len(planes) == 1 else {"beside": (np.delete(labels, own, axis=0) == ICH).any(axis=0)}
         hu, labels = planes[own], labels[own]
         image = slice_channels(planes, self.preprocess)
         if self.augment is not None and self.augment.sharpness and rng.random() < self.augment.sharpness:
@@ -120,9 +120,9 @@ class SliceDataset(CaseDataset):
             "image": image,
             "hu": hu,
             "labels": labels,
-            "beside": beside,
             "slice_index": s,
             "has_ich": _slice_has_ich(case, s, labels),
+            **seen,
             **facts,
         }
 

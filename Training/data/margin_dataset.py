@@ -89,7 +89,7 @@ class MarginDataset(Dataset):
             "box": drawn_boxes(boxes, labels.shape)[square][None],
             "target": (inside == ICH)[None].astype(np.float32),
             "known": (inside != UNKNOWN)[None].astype(np.float32),
-            "log_height": float(log_heights(case.meta["heights_mm"], [s])[0]),
+            "log_height": log_heights(case.meta["heights_mm"], [s])[0],
             "slice_index": s,
             "case_id": case.case_id,
             "pixel_ml": float(np.prod(case.meta["spacing_mm"]) * case.meta["heights_mm"][s] / 1000.0),

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ICHAnalysisLib.prompts import SlicePrompts
+from ICHAnalysisLib.margin_crops import drawn_boxes
+from ICHAnalysisLib.prompts import SlicePrompts, box_of
 from Training.data.cache import ICH, IVH
 
 _BLOOD_LIKE_HU = (45.0, 110.0)
@@ -119,9 +120,7 @@ def _boxes(ich: _Lesions, rng: np.random.Generator, cfg: PromptSimulationConfig)
         rows = [sides[n - 1] for n in chosen]
         groups = [(s[1].start, s[0].start, s[1].stop - 1, s[0].stop - 1) for s in rows]
     boxes = np.array([_jitter(np.array(group, np.float32), rng, cfg) for group in groups], np.float32)
-    covered = np.zeros(ich.image.shape, bool)
-    for x0, y0, x1, y1 in np.round(boxes).astype(int):
-        covered[max(0, y0) : y1 + 1, max(0, x0) : x1 + 1] = True
+    covered = drawn_boxes(boxes, ich.image.shape) > 0
     inside = np.bincount(ich.image[covered], minlength=ich.count + 1)
     sizes = np.bincount(ich.image.ravel(), minlength=ich.count + 1)
     kept = numbers[inside[1:] >= 0.5 * sizes[1:]]
@@ -130,8 +129,7 @@ def _boxes(ich: _Lesions, rng: np.random.Generator, cfg: PromptSimulationConfig)
 
 def jittered_box(mask: np.ndarray, rng: np.random.Generator, amount: float) -> np.ndarray:
     """(4,) x0, y0, x1, y1 around a mask that is not empty, each side moved by up to `amount` of the extent."""
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = np.array([xs[0], ys[0], xs[-1], ys[-1]], np.float32)
+    box = box_of(mask).astype(np.float32)
     extent = np.maximum(np.tile(box[2:] - box[:2] + 1, 2) * amount, 1.0)
     return (box + rng.uniform(-1, 1, 4) * extent).astype(np.float32)
 

@@ -107,7 +107,7 @@ class PromptedSlices(Dataset):
         item["voxel_mm"] = voxel_mm(case)
         item.update({f"features_{name}": value for name, value in item.pop("features", {}).items()})
         for unused in ("record", "hu", "beside"):
-            item.pop(unused)
+            item.pop(unused, None)
         return item
 
     def _record(self, item: dict[str, Any], rng: np.random.Generator) -> ClinicalRecord:

@@ -125,4 +125,4 @@ class MarginNetTask(Task):
 
 def _answer(model: nn.Module, batch: Batch) -> Tensor:
     """(N, 1, H, W) logits."""
-    return model(batch["image"], batch["box"], batch["log_height"].float())
+    return model(batch["image"], batch["box"], batch["log_height"])
