@@ -28,11 +28,19 @@ def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
         return image
     radius = max(1, round(2.5 * sigma))
     x = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    padded = F.pad(image[:, None], (radius,) * 4, mode="replicate")
-    rows = F.conv2d(padded, kernel.view(1, 1, -1, 1))
-    return F.conv2d(rows, kernel.view(1, 1, 1, -1))[:, 0]
+    weights = torch.exp(-0.5 * (x / sigma) ** 2)
+    kernel = (weights / weights.sum()).tolist()
+    padded = F.pad(image[:, None], (radius,) * 4, mode="replicate")[:, 0]
+    return _along(_along(padded, kernel, 1), kernel, 2)
+
+
+def _along(padded: torch.Tensor, kernel: list[float], dim: int) -> torch.Tensor:
+    """Weighted sum of shifted copies: several times faster than conv2d, which is made for many channels."""
+    length = padded.shape[dim] - len(kernel) + 1
+    result = padded.narrow(dim, 0, length) * kernel[0]
+    for n, weight in enumerate(kernel[1:], start=1):
+        result.add_(padded.narrow(dim, n, length), alpha=weight)
+    return result
 
 
 def enlarge(coarse: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
