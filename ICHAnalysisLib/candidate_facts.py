@@ -23,7 +23,7 @@ _FLOOR = 1e-3
 class CandidateView:
     """What candidates are measured on, all on one stack.
 
-    components: int (S, H, W), every candidate's label. ich, ivh: (S, H, W) the network's unprompted probabilities.
+    components: int (S, H, W), every candidate's label. ich, ivh: (S, H, W) the unprompted probabilities.
     slice_presence: (S,) DTViT's probability, NaN where it did not look. brain: bool (S, H, W).
     """
 

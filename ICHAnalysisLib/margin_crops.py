@@ -36,6 +36,23 @@ def square_at(center: np.ndarray, shape: tuple[int, int], side: int) -> tuple[sl
     return found[0], found[1]
 
 
+def rectangle_around(mask: np.ndarray, step: int) -> tuple[slice, slice]:
+    """Rows and columns that hold a bool mask (H, W), all of them where it is empty; sides are multiples of `step`."""
+    found = []
+    for axis, length in enumerate(mask.shape):
+        held = np.flatnonzero(mask.any(axis=1 - axis))
+        low, high = (int(held[0]), int(held[-1]) + 1) if held.size else (0, length)
+        side = step * math.ceil((high - low) / step)
+        start = min(low, length - side)
+        found.append(slice(start, start + side))
+    return found[0], found[1]
+
+
+def everything(shape: tuple[int, int]) -> np.ndarray:
+    """(1, 4) the box of a whole slice: the margin net is then asked about whatever it sees."""
+    return np.array([[0, 0, shape[1] - 1, shape[0] - 1]], np.float32)
+
+
 def boxes_around(outline: np.ndarray) -> list[np.ndarray]:
     """(N, 4) boxes of each slice around every lesion of a bool outline (S, H, W) there and in the slices next to it."""
     lesions, count = ndimage.label(outline, structure=CONNECTIVITY)

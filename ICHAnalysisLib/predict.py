@@ -22,7 +22,7 @@ from ICHAnalysisLib.config.volume_net import VolumeNetConfig
 from ICHAnalysisLib.device import choose_device, choose_dtype
 from ICHAnalysisLib.errors import WeightsError
 from ICHAnalysisLib.interval import SizeBands, volume_interval, volume_of_size
-from ICHAnalysisLib.margin_crops import drawn_boxes, square_around
+from ICHAnalysisLib.margin_crops import drawn_boxes, rectangle_around, square_around
 from ICHAnalysisLib.networks.folding import fold_batch_norms
 from ICHAnalysisLib.postprocess import Judge
 from ICHAnalysisLib.preprocess import (
@@ -206,7 +206,7 @@ class CandidatePredictor(Predictor):
 
 
 class MarginPredictor(Predictor):
-    """What boxes on slices hold (margin net)."""
+    """What boxes on slices hold, and what there is to see without any (margin net)."""
 
     network: MarginNet
 
@@ -233,6 +233,22 @@ class MarginPredictor(Predictor):
                 answers[n][near] = answer[near]
         return answers
 
+    def everywhere(self, stack: SliceStack, indices: Sequence[int], variation: Variation) -> np.ndarray:
+        """ICH probabilities, float32 (n, H, W), of stack slices `indices` without a box; 0 outside the head."""
+        shape = stack.hu.shape[1:]
+        answers = np.zeros((len(indices), *shape), np.float32)
+        for start in range(0, len(indices), BATCH):
+            part = list(indices[start : start + BATCH])
+            image = variation.image(self.slices_tensor(stack.hu, part))
+            head = variation.image(torch.from_numpy(stack.head[part].any(axis=0))).numpy()
+            rows, columns = rectangle_around(head, self.network.cfg.step)
+            seen = image[..., rows, columns]
+            drawn = torch.ones_like(seen[:, :1])
+            shown = np.zeros((len(part), *shape), np.float32)
+            shown[:, rows, columns] = self._probabilities(seen, drawn, stack, part)
+            answers[start : start + BATCH] = variation.back(shown)
+        return answers
+
     def _squares(self, stack: SliceStack, part: list[int], boxes: list[np.ndarray], variation: Variation) -> np.ndarray:
         """(n, H, W) probabilities of slices as `variation` shows them, NaN outside the squares that are seen."""
         cfg, shape = self.network.cfg, stack.hu.shape[1:]
@@ -243,17 +259,23 @@ class MarginPredictor(Predictor):
         image = variation.image(self.slices_tensor(stack.hu, part))
         crops = torch.stack([image[n, :, rows, columns] for n, (rows, columns) in enumerate(squares)])
         drawn = np.stack([drawn_boxes(given, shape)[square] for given, square in zip(shown, squares, strict=True)])
-        with torch.inference_mode(), self.autocast():
-            logits = self.network(
-                crops.contiguous(memory_format=torch.channels_last),
-                torch.from_numpy(drawn[:, None]).to(self.device),
-                torch.from_numpy(log_heights(stack.heights_mm, part)).to(self.device),
-            )
-            found = torch.sigmoid(logits[:, 0]).cpu().numpy()
+        found = self._probabilities(crops, torch.from_numpy(drawn[:, None]), stack, part)
         answers = np.full((len(part), *shape), np.nan, np.float32)
         for n, square in enumerate(squares):
             answers[n][square] = found[n]
         return answers
+
+    def _probabilities(
+        self, image: torch.Tensor, drawn: torch.Tensor, stack: SliceStack, part: list[int]
+    ) -> np.ndarray:
+        """(n, H, W) of pictures (n, C, H, W) of stack slices `part` and the boxes (n, 1, H, W) drawn into them."""
+        with torch.inference_mode(), self.autocast():
+            logits = self.network(
+                image.contiguous(memory_format=torch.channels_last),
+                drawn.to(self.device),
+                torch.from_numpy(log_heights(stack.heights_mm, part)).to(self.device),
+            )
+            return torch.sigmoid(logits[:, 0]).cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,16 +31,17 @@ _BATCH = 6
 _MARGIN = 0.35
 #: How far, and how alike in density, tissue is added around a positive point that the network did not follow.
 _POINT_REACH_PX, _POINT_HU = 22, 8.0
-#: Probability from which a pixel is outlined, and the margin net's part in it; chosen on simulated scans alone.
-_OUTLINED, _MARGIN_WEIGHT = 0.5, 0.6
+#: Probability from which a pixel is outlined, and the margin net's part in it, inside boxes and without any; chosen on
+#: simulated scans alone.
+_OUTLINED, _MARGIN_WEIGHT, _UNBOXED_WEIGHT = 0.5, 0.6, 0.5
 _NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 class SegmentationSession:
     """Answers for the slices of one stack; features, text and images are kept between calls.
 
-    predictor: network, device and precision. text: (1, 77) token ids or None. margin: the net that is asked about boxes
-    beside ICH-SCNet. variation: how both see the slices; prompts and answers are those of the stack as it is.
+    predictor: network, device and precision. text: (1, 77) token ids or None. margin: the net that is asked beside
+    ICH-SCNet. variation: how both see the slices; prompts and answers are those of the stack as it is.
     """
 
     def __init__(
@@ -81,6 +82,14 @@ class SegmentationSession:
             if outcome is not None:
                 self._outcome.update(zip(part, outcome.tolist(), strict=True))
         return np.concatenate(ich), np.concatenate(ivh)
+
+    def unprompted(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """ICH and IVH probabilities (n, H, W) of slices without a prompt, ICH joined with the margin net's."""
+        ich, ivh = self.predict(indices)
+        if self.margin is None or not self.margin.network.cfg.unboxed:
+            return ich, ivh
+        other = self.margin.everywhere(self.stack, [int(s) for s in indices], self.variation)
+        return (1 - _UNBOXED_WEIGHT) * ich + _UNBOXED_WEIGHT * other, ivh
 
     def prompted(self, prompts: Prompts, ich: np.ndarray, ivh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The automatic (S, H, W) answers with the user's prompts obeyed.

@@ -148,7 +148,7 @@ def see_slices(evidence: Evidence, models: Models) -> SliceAnswer:
 
 @dataclass(frozen=True, eq=False)
 class Proposed:
-    """What ICH-SCNet outlines by itself, before anything is decided.
+    """What ICH-SCNet and the margin net outline by themselves, before anything is decided.
 
     ich, ivh: (S, H, W) probabilities, the first answer raised inside the boxes that it proposed. components: int
     (S, H, W), labels of `candidates`.
@@ -169,13 +169,16 @@ def propose_lesions(
     text: torch.Tensor | None,
     options: AnalyzeOptions,
 ) -> Proposed:
-    """ICH-SCNet on every slice that holds brain, without a user's prompts; text: (1, 77) token ids or None."""
+    """Both segmenting networks on every slice that holds brain, without a user's prompts.
+
+    text: (1, 77) token ids or None.
+    """
     stack = evidence.stack(models.ich_scnet.preprocess)
     brain, indices = evidence.brain(stack), evidence.brain_slices(stack)
     session = models.session(stack, text)
     first, first_ivh = np.zeros(stack.hu.shape, np.float32), np.zeros(stack.hu.shape, np.float32)
     if indices.size:
-        first[indices], first_ivh[indices] = session.predict(indices)
+        first[indices], first_ivh[indices] = session.unprompted(indices)
     boxes = propose_boxes(first, brain, stack, options.proposals)
     ich, ivh = session.refined(first, first_ivh, boxes, options.proposals)
     components, candidates = find_candidates(

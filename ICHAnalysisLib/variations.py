@@ -133,7 +133,7 @@ def vary(
     for variation in VARIATIONS:
         other = session.varied(variation)
         first, ivh = np.zeros_like(ich), np.zeros_like(ich)
-        first[slices], ivh[slices] = other.predict(slices)
+        first[slices], ivh[slices] = other.unprompted(slices)
         answer, ivh = other.refined(first, ivh, only, options.proposals)
         if prompts is not None and not prompts.empty:
             answer, _ = other.prompted(prompts, answer, ivh)

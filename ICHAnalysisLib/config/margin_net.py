@@ -1,4 +1,4 @@
-"""Configuration of the margin net, which outlines what a box holds. It is no network of the papers."""
+"""Configuration of the margin net, which outlines what boxes hold, or what it sees without any. Not of the papers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class MarginNetConfig:
 
     in_chans: int = 4  # HU windows of the slice, then of the one below and of the one above
     widths: tuple[int, ...] = (16, 32, 64, 96)  # channels of its levels, each half as fine as the one before
-    size: int = 96  # pixels of a crop; larger where a box needs more
+    size: int = 128  # pixels of a crop; larger where a box needs more
+    unboxed: bool = False  # it has also learned what to outline without a box
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or self.size % self.step:
@@ -29,7 +30,7 @@ class MarginNetConfig:
 
 
 PRESETS: dict[str, MarginNetConfig] = {
-    "compact": MarginNetConfig(),  # shipped
+    "compact": MarginNetConfig(unboxed=True),  # shipped
     "tiny": MarginNetConfig(widths=(4, 8), size=32),
 }
 

@@ -1,7 +1,8 @@
 """The margin net: what a box holds, outlined at the pixels of the slice with the slices below and above in view.
 
 ICH-SCNet answers on whole slices at half their resolution and sees one at a time; where a clot ends between two slices,
-or has a darker part, is settled here. Legend: N boxes, C channels, H and W rows and columns of a crop.
+or has a darker part, is settled here. A box around everything asks for whatever there is to see. Legend: N pictures, C
+channels, H and W rows and columns of a picture.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ICHAnalysisLib.config.margin_net import MarginNetConfig
 
 
 class MarginNet(nn.Module):
-    """Crops around boxes to the logits of intracerebral hemorrhage: a U-Net (Ronneberger et al. 2015)."""
+    """Pictures and the boxes in them to the logits of intracerebral hemorrhage: a U-Net (Ronneberger et al. 2015)."""
 
     def __init__(self, cfg: MarginNetConfig) -> None:
         super().__init__()

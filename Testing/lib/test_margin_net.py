@@ -12,7 +12,14 @@ import torch
 from ICHAnalysisLib.config.base import to_dict
 from ICHAnalysisLib.config.margin_net import PREPROCESS, PRESETS
 from ICHAnalysisLib.errors import UsageError
-from ICHAnalysisLib.margin_crops import boxes_around, drawn_boxes, square_around, square_at
+from ICHAnalysisLib.margin_crops import (
+    boxes_around,
+    drawn_boxes,
+    everything,
+    rectangle_around,
+    square_around,
+    square_at,
+)
 from ICHAnalysisLib.networks.margin_net import MarginNet
 from ICHAnalysisLib.overlap import dice
 from ICHAnalysisLib.predict import MarginPredictor, Models
@@ -36,7 +43,9 @@ def predictor() -> MarginPredictor:
     network = MarginNet(TINY)
     draw_statistics(network)
     weights = LoadedWeights("margin_net", to_dict(TINY), SEEN, network.state_dict())
-    return MarginPredictor(MarginNet(TINY), weights, torch.device("cpu"))
+    net = MarginPredictor(MarginNet(TINY), weights, torch.device("cpu"))
+    net.dtype = torch.float32  # the tests compare to more places than bfloat16 has, which some CPUs answer in
+    return net
 
 
 def box(*sides: float) -> np.ndarray:
@@ -50,6 +59,16 @@ def test_a_square_lies_around_its_boxes_and_inside_the_slice() -> None:
     assert square_around(box(0, 250, 5, 255), (256, 256), 96, 8) == (slice(160, 256), slice(0, 96))
     assert square_around(box(3, 3, 250, 250), (256, 256), 96, 8) == (slice(0, 256), slice(0, 256))
     assert square_at(np.array([10.0, 20.0]), (64, 64), 16) == (slice(12, 28), slice(2, 18))
+
+
+def test_a_rectangle_holds_a_head_and_halves() -> None:
+    head = np.zeros((64, 48), bool)
+    head[10:31, 40:45] = True
+    assert rectangle_around(head, 8) == (slice(10, 34), slice(40, 48))
+    head[60, 46] = True
+    assert rectangle_around(head, 8) == (slice(8, 64), slice(40, 48))
+    assert rectangle_around(np.zeros_like(head), 8) == (slice(0, 64), slice(0, 48))
+    assert drawn_boxes(everything(head.shape), head.shape).all()
 
 
 def test_boxes_of_an_outline_hold_it_and_its_neighbors() -> None:
@@ -131,6 +150,27 @@ def test_a_mirrored_showing_answers_on_the_scan_as_it_is() -> None:
     assert np.nanmax(np.abs(plain - shown)) > 1e-3
 
 
+def test_without_a_box_the_whole_head_is_seen() -> None:
+    stack, net = noise_stack(11), predictor()
+    stack.head[:] = False
+    stack.head[:, 12:41, 20:60] = True
+    found = net.everywhere(stack, range(11), Variation())
+    assert found.shape == (11, 64, 64)
+    rows, columns = rectangle_around(stack.head[0], TINY.step)
+    outside = np.ones((64, 64), bool)
+    outside[rows, columns] = False
+    assert not found[:, outside].any() and found[:, rows, columns].min() > 0
+    image = slice_channels(with_neighbors(stack.hu, [9]), SEEN)[..., rows, columns]
+    with torch.inference_mode():
+        seen = torch.from_numpy(np.ascontiguousarray(image))
+        logits = net.network(seen, torch.ones_like(seen[:, :1]), torch.from_numpy(log_heights(stack.heights_mm, [9])))
+    np.testing.assert_allclose(found[9, rows, columns], torch.sigmoid(logits[0, 0]).numpy(), atol=1e-5)
+
+    turned = replace(stack, hu=stack.hu[..., ::-1].copy(), head=stack.head[..., ::-1].copy())
+    mirrored = net.everywhere(stack, [4], VARIATIONS[0])
+    np.testing.assert_allclose(mirrored[..., ::-1], net.everywhere(turned, [4], Variation()), atol=1e-5)
+
+
 def test_other_pixels_are_left_to_ich_scnet() -> None:
     net = predictor()
     assert net.fits(noise_stack())
@@ -147,6 +187,26 @@ class Halves:
             answer[drawn_boxes(given, answer.shape) > 0] = 0.0
             answer[:, 32:][np.isfinite(answer[:, 32:])] = 0.9
         return answers
+
+
+class Unprompted(SegmentationSession):
+    """A session whose ICH-SCNet sees blood of 0.3 and no ventricular blood everywhere."""
+
+    def predict(self, indices, prompts=None, with_outcome=False):
+        shape = (len(indices), *self.stack.hu.shape[1:])
+        return np.full(shape, 0.3, np.float32), np.zeros(shape, np.float32)
+
+
+def test_both_networks_answer_without_prompts_where_the_margin_net_has_learned_to() -> None:
+    stack, net = noise_stack(), predictor()
+    alone, _ = Unprompted(None, stack, None).unprompted([1, 3])  # type: ignore[arg-type]
+    assert (alone == np.float32(0.3)).all()
+    boxed_only, _ = Unprompted(None, stack, None, net).unprompted([1, 3])  # type: ignore[arg-type]
+    assert (boxed_only == np.float32(0.3)).all()
+    net.network.cfg = replace(TINY, unboxed=True)
+    both, ivh = Unprompted(None, stack, None, net).unprompted([1, 3])  # type: ignore[arg-type]
+    np.testing.assert_allclose(both, 0.15 + 0.5 * net.everywhere(stack, [1, 3], Variation()), atol=1e-6)
+    assert both.std() > 0 and not ivh.any()
 
 
 def test_what_is_settled_is_joined_near_the_outline_and_nothing_is_added_elsewhere() -> None:

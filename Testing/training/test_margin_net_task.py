@@ -24,8 +24,8 @@ from Training.tasks.margin_net import MarginNetTask
 TINY, SEEN = PRESETS["tiny"], PREPROCESS["tiny"]
 
 
-def make_task() -> MarginNetTask:
-    return build_task(config_from_dict({"task": {"name": "margin_net", "preset": "tiny"}}))
+def make_task(**options: float) -> MarginNetTask:
+    return build_task(config_from_dict({"task": {"name": "margin_net", "preset": "tiny", "options": options}}))
 
 
 def test_a_run_learns_to_outline_what_a_box_holds_and_is_exported(tmp_path: Path) -> None:
@@ -58,6 +58,26 @@ def test_slices_just_beyond_a_clot_are_drawn_in_training_alone(tmp_path: Path) -
     assert items[1]["pixel_ml"] == pytest.approx(3.6 * 3.6 * 5 / 1000)
     with pytest.raises(UsageError, match="No slice"):
         MarginDataset([case for case in cases if not case.meta["has_ich"]], SEEN, TINY)
+
+
+def test_half_of_the_crops_without_a_box_lie_away_from_any_clot(tmp_path: Path) -> None:
+    cases = make_cache(tmp_path, 4)
+    data = MarginDataset(cases, SEEN, TINY, training=True, unboxed=0.5)
+    away = ~data.near[data.places]
+    weights = data.sample_weights.numpy()
+    assert away.sum() == len(data) - 3 * 4 and weights.sum() == pytest.approx(1.0)
+    assert weights[away].sum() == pytest.approx(0.25) and data.unboxed == pytest.approx(1 / 3)
+    for index in np.flatnonzero(away)[:4]:
+        item = data[int(index)]
+        assert (item["box"] == 1).all() and not item["target"].any()
+    at_clot = np.flatnonzero(~away & (weights > weights[~away].min()))
+    items = [data[int(at_clot[n % len(at_clot)]) + len(data) * n] for n in range(60)]
+    unboxed = [item for item in items if (item["box"] == 1).all()]
+    assert 8 <= len(unboxed) <= 33 and any(item["target"].any() for item in unboxed)
+    assert MarginDataset(cases, SEEN, TINY, unboxed=0.5).unboxed == 0.0
+    assert make_task().network.unboxed and not make_task(unboxed=0.0).network.unboxed
+    with pytest.raises(UsageError, match=r"unboxed 1\.5"):
+        make_task(unboxed=1.5)
 
 
 def test_a_crop_holds_its_box_and_the_clot_in_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Torch data set of boxes and what they hold, for the margin net."""
+"""Torch data set of boxes and what they hold, and of places without a box, for the margin net."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from torch.utils.data import Dataset
 from ICHAnalysisLib.config.margin_net import MarginNetConfig
 from ICHAnalysisLib.config.preprocess import PreprocessConfig
 from ICHAnalysisLib.errors import UsageError
-from ICHAnalysisLib.margin_crops import drawn_boxes, square_at
+from ICHAnalysisLib.margin_crops import drawn_boxes, everything, square_at
 from ICHAnalysisLib.preprocess import log_heights
+from ICHAnalysisLib.prompts import box_of
 from Training.data.augment import AugmentConfig
 from Training.data.cache import ICH, UNKNOWN, CacheCase
 from Training.data.datasets import SliceDataset
-from Training.data.prompt_simulation import PromptSimulationConfig, empty_box, jittered_box, simulate_prompts
+from Training.data.prompt_simulation import (
+    PromptSimulationConfig,
+    empty_box,
+    jittered_box,
+    place_without_blood,
+    simulate_prompts,
+)
+from Training.data.sampling import slice_weights
 
 #: Further draws of an item must not repeat those of the slices' augmentation.
 _STREAM = 2
@@ -30,11 +38,16 @@ _WITH_NEIGHBORS, _IN_PART = 0.3, 0.2
 _SMALLEST_PART = 0.35  # of each side
 #: Slices beyond a clot are drawn less often than those that hold it, and those that hold little more often.
 _BEYOND, _SMALL_PX, _SMALL = 0.4, 150, 2.0
-_SHIFT_PX = 8  # how far a crop's middle may lie from its box's
+_SHIFT_PX, _UNBOXED_SHIFT_PX = 8, 48  # how far a crop's middle may lie from its box's, and from a clot's without one
+#: Share of the crops without a box that lie on slices away from any clot.
+_AWAY = 0.5
 
 
 class MarginDataset(Dataset):
     """The slices that hold hemorrhage, and those next to them, cropped around a box.
+
+    unboxed: share of the training crops that are asked without a box, which is one around everything; half of them lie
+    on slices away from any hemorrhage, which are drawn for nothing else.
 
     Items: "image" float32 (C, size, size); "box" and "target" and "known" float32 (1, size, size); "log_height";
     "slice_index", "case_id" and "pixel_ml", the volume of a pixel of the slice.
@@ -51,6 +64,7 @@ class MarginDataset(Dataset):
         training: bool = False,
         augment: AugmentConfig | None = None,
         prompts: PromptSimulationConfig = BOXES,
+        unboxed: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.slices = SliceDataset(cases, preprocess, augment=augment, seed=seed)
@@ -59,9 +73,16 @@ class MarginDataset(Dataset):
         weights = np.concatenate([_weights(pixels) for pixels in held])
         if not training:  # scores are of the slices that hold hemorrhage
             weights = np.where(np.concatenate(held) > 0, weights, 0.0)
-        self.places = np.flatnonzero(weights)
-        if not len(self.places):
+        self.near = weights > 0  # of all slices, those at a clot
+        if not self.near.any():
             raise UsageError("No slice of this split holds a hemorrhage, so no margin can be learned.")
+        away = unboxed * _AWAY if training else 0.0
+        if away:
+            others = np.where(self.near, 0.0, slice_weights(self.slices.cases))
+            away *= bool(others.any())
+            weights = weights / weights.sum() * (1 - away) + others / max(others.sum(), 1e-9) * away
+        self.unboxed = (unboxed - away) / (1 - away) if training else 0.0  # of the crops at a clot
+        self.places = np.flatnonzero(weights)
         self.sample_weights = torch.from_numpy(weights[self.places])
 
     def __len__(self) -> int:
@@ -78,10 +99,14 @@ class MarginDataset(Dataset):
         case, s = self.slices.cases[self.slices.index[place][0]], int(item["slice_index"])
         epoch = int(self.slices._epoch) if self.training else 0
         rng = np.random.default_rng([self.seed, epoch, zlib.crc32(case.folder.name.encode()), s, visit, _STREAM])
-        labels, boxes = self._boxed(item, rng)
-        center = boxes[rng.integers(len(boxes))].reshape(2, 2).mean(axis=0)
+        if self.near[place] and rng.random() >= self.unboxed:
+            labels, boxes = self._boxed(item, rng)
+            center, shift = boxes[rng.integers(len(boxes))].reshape(2, 2).mean(axis=0), _SHIFT_PX
+        else:
+            labels, boxes = item["labels"], everything(item["labels"].shape)
+            center, shift = _somewhere(item, rng), _UNBOXED_SHIFT_PX
         if self.training:
-            center = center + rng.uniform(-_SHIFT_PX, _SHIFT_PX, 2)
+            center = center + rng.uniform(-shift, shift, 2)
         square = square_at(center, labels.shape, self.network.size)
         inside = labels[square]
         return {
@@ -111,6 +136,14 @@ class MarginDataset(Dataset):
         if item["beside"].any():  # as a 3-D box has it on the slices just beyond its lesion
             return labels, jittered_box(item["beside"], rng, self.prompts.jitter_wild)[None]
         return labels, empty_box(labels.shape, rng)
+
+
+def _somewhere(item: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
+    """(2,) x, y the middle of the clot, or a place in tissue, often one that looks like blood, where there is none."""
+    held = item["labels"] == ICH
+    if held.any():
+        return box_of(held).reshape(2, 2).mean(axis=0)
+    return place_without_blood(item["labels"], item["hu"], rng)
 
 
 def part_of(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -228,6 +228,11 @@ def _blood_like(hu: np.ndarray, labels: np.ndarray) -> _Lesions:
     return _Lesions(renumber[found.image], int(good.sum()))
 
 
+def place_without_blood(labels: np.ndarray, hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(2,) x, y away from the blood of labels (H, W): on what looks like it half of the time, else in tissue."""
+    return _elsewhere(_blood_like(hu, labels), labels, hu, rng)
+
+
 def _elsewhere(candidates: _Lesions, labels: np.ndarray, hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(2,) x, y away from blood: on what looks like it half of the time, else anywhere in tissue."""
     if candidates.count and rng.random() < 0.5:

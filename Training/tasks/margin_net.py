@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ICHAnalysisLib.config.margin_net import PREPROCESS, PRESETS, MarginNetConfig
+from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.networks.margin_net import MarginNet
 from Training.config import RunConfig, refine
 from Training.data.augment import AugmentConfig
@@ -26,7 +27,12 @@ class MarginNetOptions:
     """What the task can vary."""
 
     prompts: PromptSimulationConfig = BOXES
+    unboxed: float = 0.5  # of the training crops are asked without a box
     augment: AugmentConfig | None = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.unboxed <= 1:
+            raise UsageError(f"Margin net: unboxed {self.unboxed} is a share of the crops, between 0 and 1.")
 
 
 class MarginNetTask(Task):
@@ -38,7 +44,8 @@ class MarginNetTask(Task):
 
     def __init__(self, cfg: RunConfig) -> None:
         super().__init__(cfg)
-        self.network: MarginNetConfig = network_config(PRESETS, cfg.task)
+        network: MarginNetConfig = network_config(PRESETS, cfg.task)
+        self.network = replace(network, unboxed=self.options.unboxed > 0)
         self.preprocess = refine(PREPROCESS[cfg.task.preset], cfg.preprocess, "config.preprocess")
 
     def build_model(self) -> nn.Module:
@@ -55,6 +62,7 @@ class MarginNetTask(Task):
             training=training,
             augment=self.options.augment if training else None,
             prompts=self.options.prompts,
+            unboxed=self.options.unboxed,
             seed=self.cfg.loop.seed,
         )
 
