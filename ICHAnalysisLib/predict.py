@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 #: Slices a network sees at once; larger batches gain nothing on a CPU and cost memory.
 BATCH = 8
+#: Whole slices that the margin net sees at once: with more, single maps exceed what malloc keeps for the next.
+_WHOLE = 3
 #: How far beyond its boxes the margin net is listened to, pixels; and how much its pixels may differ from a stack's.
 _REACH_PX, _ALIKE = 8, 0.02
 
@@ -237,8 +239,8 @@ class MarginPredictor(Predictor):
         """ICH probabilities, float32 (n, H, W), of stack slices `indices` without a box; 0 outside the head."""
         shape = stack.hu.shape[1:]
         answers = np.zeros((len(indices), *shape), np.float32)
-        for start in range(0, len(indices), BATCH):
-            part = list(indices[start : start + BATCH])
+        for start in range(0, len(indices), _WHOLE):
+            part = list(indices[start : start + _WHOLE])
             image = variation.image(self.slices_tensor(stack.hu, part))
             head = variation.image(torch.from_numpy(stack.head[part].any(axis=0))).numpy()
             rows, columns = rectangle_around(head, self.network.cfg.step)
@@ -246,7 +248,7 @@ class MarginPredictor(Predictor):
             drawn = torch.ones_like(seen[:, :1])
             shown = np.zeros((len(part), *shape), np.float32)
             shown[:, rows, columns] = self._probabilities(seen, drawn, stack, part)
-            answers[start : start + BATCH] = variation.back(shown)
+            answers[start : start + _WHOLE] = variation.back(shown)
         return answers
 
     def _squares(self, stack: SliceStack, part: list[int], boxes: list[np.ndarray], variation: Variation) -> np.ndarray:
