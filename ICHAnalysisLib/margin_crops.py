@@ -7,6 +7,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
+from ICHAnalysisLib.ct.morphology import bounding_box
 from ICHAnalysisLib.postprocess import CONNECTIVITY
 from ICHAnalysisLib.prompts import box_of
 
@@ -39,11 +40,9 @@ def square_at(center: np.ndarray, shape: tuple[int, int], side: int) -> tuple[sl
 def rectangle_around(mask: np.ndarray, step: int) -> tuple[slice, slice]:
     """Rows and columns that hold a bool mask (H, W), all of them where it is empty; sides are multiples of `step`."""
     found = []
-    for axis, length in enumerate(mask.shape):
-        held = np.flatnonzero(mask.any(axis=1 - axis))
-        low, high = (int(held[0]), int(held[-1]) + 1) if held.size else (0, length)
-        side = step * math.ceil((high - low) / step)
-        start = min(low, length - side)
+    for held, length in zip(bounding_box(mask if mask.any() else ~mask), mask.shape, strict=True):
+        side = step * math.ceil((held.stop - held.start) / step)
+        start = min(held.start, length - side)
         found.append(slice(start, start + side))
     return found[0], found[1]
 

@@ -19,7 +19,7 @@ from scipy import ndimage
 from ICHAnalysisLib.errors import ICHAnalysisError
 from ICHAnalysisLib.overlap import dice
 from ICHAnalysisLib.preprocess import with_neighbors
-from ICHAnalysisLib.prompts import SlicePrompts
+from ICHAnalysisLib.prompts import SlicePrompts, box_of
 from ICHAnalysisLib.weights.registry import file_sha256
 from Training.data.cache import ICH, CacheCase
 
@@ -136,9 +136,7 @@ def _point(lesion: np.ndarray, label: int) -> SlicePrompts:
 
 def _box(truth: np.ndarray) -> SlicePrompts:
     """A tight box around the reference."""
-    ys, xs = np.flatnonzero(truth.any(axis=1)), np.flatnonzero(truth.any(axis=0))
-    box = np.array([[xs[0], ys[0], xs[-1], ys[-1]]], np.float32)
-    return SlicePrompts(box, np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
+    return SlicePrompts.of_boxes([box_of(truth)])
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -76,11 +76,12 @@ class MarginDataset(Dataset):
         self.near = weights > 0  # of all slices, those at a clot
         if not self.near.any():
             raise UsageError("No slice of this split holds a hemorrhage, so no margin can be learned.")
-        away = unboxed * _AWAY if training else 0.0
-        if away:
+        away = 0.0  # share of the crops on slices away from any clot
+        if training and unboxed:
             others = np.where(self.near, 0.0, slice_weights(self.slices.cases))
-            away *= bool(others.any())
-            weights = weights / weights.sum() * (1 - away) + others / max(others.sum(), 1e-9) * away
+            if others.any():
+                away = unboxed * _AWAY
+                weights = weights / weights.sum() * (1 - away) + others / others.sum() * away
         self.unboxed = (unboxed - away) / (1 - away) if training else 0.0  # of the crops at a clot
         self.places = np.flatnonzero(weights)
         self.sample_weights = torch.from_numpy(weights[self.places])
