@@ -21,6 +21,8 @@ from ICHAnalysisLib.simulate.scene import CSF, GREY, OUTSIDE, VENTRICLE, WHITE, 
 
 #: Beyond its ends the scan goes on with its end slices for so many mm, so that turned stacks have no cut corners.
 END_MM = 9.0
+#: No blood is as dense: between its slices the scan shows bone.
+BONE_HU = 120.0
 _prepared: weakref.WeakKeyDictionary[CTVolume, Background] = weakref.WeakKeyDictionary()
 
 
@@ -327,7 +329,12 @@ def background_scene(background: Background, variation: Variation, grid: Grid) -
     head = np.empty((3, 4))
     head[:, :3] = background.head[:, :3] @ variation.matrix
     head[:, 3] = background.head[:, :3] @ variation.pivot + background.head[:, 3]
-    return Scene(grid, tissue, region, head)
+
+    def bone(box: tuple[slice, slice, slice]) -> np.ndarray:
+        heights, rows, columns = (axis[part] for axis, part in zip((z, y, x), box, strict=True))
+        return np.stack([sample_hu(background, variation, float(h), rows, columns) > BONE_HU for h in heights])
+
+    return Scene(grid, tissue, region, head, bone=bone)
 
 
 def background_slices(background: Background, variation: Variation, plan: StackPlan, samples: int = 1) -> np.ndarray:

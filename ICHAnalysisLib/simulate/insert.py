@@ -21,6 +21,8 @@ from ICHAnalysisLib.simulate.hemorrhage import (
 )
 from ICHAnalysisLib.simulate.scene import VENTRICLE, Paint, Scene
 
+#: Of a clot at most this share may lie in what is bone between the slices of a real scan.
+MOST_BONE = 0.1
 #: Farther from a ventricle than this a clot does not break into it, mm.
 IVH_REACH_MM = 15.0
 
@@ -111,7 +113,7 @@ def _main_clot(
 ) -> tuple[tuple[slice, slice, slice], np.ndarray, str]:
     """Box, alpha and site of the main clot: other starts, then (if allowed) smaller volumes, before it gives up.
 
-    A clot whose center leaves the wanted location is grown again elsewhere.
+    A clot whose center leaves the wanted location, or that reaches into bone, is grown again elsewhere.
     """
     volume = wanted.volume_ml
     code = LOCATIONS.index(wanted.location) + 1
@@ -119,7 +121,8 @@ def _main_clot(
         grown = grow(scene, start.point, volume, rng, wanted.irregularity)
         if grown is not None:
             box, alpha = grown
-            if scene.region_at(center_of(alpha, scene.box_grid(box))) in (0, code):
+            placed = scene.region_at(center_of(alpha, scene.box_grid(box))) in (0, code)
+            if placed and scene.bone_share(box, alpha) <= MOST_BONE:
                 return box, alpha, start.site
         elif attempt >= 2 and not wanted.exact:
             volume *= 0.75

@@ -6,6 +6,7 @@ Head coordinates are mm RAS of the head itself: the origin near the middle of th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -143,7 +144,8 @@ class StackPlan:
 class Scene:
     """Tissue on a fine grid. `hu` is None where the slices come from a real scan and only tissue maps are known.
 
-    tissue, region: uint8 (Z, Y, X). head: (3, 4) affine from scene (x, y, z, 1) to head coordinates.
+    tissue, region: uint8 (Z, Y, X). head: (3, 4) affine from scene (x, y, z, 1) to head coordinates. bone: bool of a
+    box, where a real scan shows bone that `tissue`, of its nearest voxels, takes for brain.
     """
 
     grid: Grid
@@ -154,6 +156,7 @@ class Scene:
     gravity_yz: tuple[float, float] = (1.0, 0.0)
     notes: dict[str, object] = field(default_factory=dict)
     midline: Midline | None = None  # before any push; None where the slices miss it
+    bone: Callable[[tuple[slice, slice, slice]], np.ndarray] | None = None
 
     def to_head(self, points: np.ndarray) -> np.ndarray:
         """(N, 3) head coordinates of (N, 3) scene points."""
@@ -172,6 +175,10 @@ class Scene:
             for a in range(3)
         ]
         return int(self.region[index[0], index[1], index[2]])
+
+    def bone_share(self, box: tuple[slice, slice, slice], alpha: np.ndarray) -> float:
+        """Share of matter with fractions `alpha` of the voxels of `box` that lies in bone of a real scan."""
+        return 0.0 if self.bone is None else float(alpha[self.bone(box)].sum() / alpha.sum())
 
     def box_grid(self, box: tuple[slice, slice, slice]) -> Grid:
         """The part of the grid that `box` selects."""

@@ -10,8 +10,11 @@ import pytest
 
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.errors import UsageError
-from ICHAnalysisLib.simulate import AcquisitionSpec, CaseSpec, simulate_case
-from ICHAnalysisLib.simulate.background import prepare
+from ICHAnalysisLib.simulate import AcquisitionSpec, CaseSpec, insert, simulate_case
+from ICHAnalysisLib.simulate.background import background_scene, identity_variation, prepare
+from ICHAnalysisLib.simulate.hemorrhage import center_of
+from ICHAnalysisLib.simulate.insert import Blood
+from ICHAnalysisLib.simulate.scene import Grid
 
 SCANNER = AcquisitionSpec(
     matrix=128, spacing_mm=1.8, thickness_mm=6.0, gap_mm=0.0, uneven=False, tilt_degrees=0.0, detail_mm=1.8,
@@ -46,6 +49,35 @@ def test_clot_stays_out_of_bone(head: CTVolume) -> None:
         2, CaseSpec(has_ich=True, location="lobar", volume_ml=35.0, randomize=0.0, confounders=0.0), head
     )
     assert (head.hu[case.labels == 1] > 150).mean() < 0.01
+
+
+def test_clot_in_bone_between_the_slices_is_grown_elsewhere(head: CTVolume) -> None:
+    wanted = Blood(
+        True, "lobar", "right", 4.0, 62.0, "plain", False, 0.0, 0.4, satellites=0, mass_effect=0.0, exact=True
+    )
+    background = prepare(head)
+    grid = Grid((-70.0, -90.0, -80.0), (3.0, 2.0, 2.0), (50, 90, 80))
+    scene = background_scene(background, identity_variation(), grid)
+    assert scene.bone is not None and 0.02 < scene.bone((slice(0, 50), slice(0, 90), slice(0, 80))).mean() < 0.5
+
+    def clot() -> tuple[np.ndarray, float]:
+        rng = np.random.default_rng(5)
+        box, alpha, _ = insert._main_clot(scene, wanted, insert.choose_start(scene, wanted, rng), rng)
+        return center_of(alpha, scene.box_grid(box)), scene.bone_share(box, alpha)
+
+    there, share = clot()
+    assert share <= insert.MOST_BONE
+
+    def near(box: tuple[slice, slice, slice]) -> np.ndarray:
+        z, y, x = np.meshgrid(*scene.box_grid(box).axes(), indexing="ij")
+        return (x - there[0]) ** 2 + (y - there[1]) ** 2 + (z - there[2]) ** 2 < 12.0**2
+
+    scene.bone = near
+    elsewhere, share = clot()
+    assert share <= insert.MOST_BONE and np.linalg.norm(elsewhere - there) > 10
+    scene.bone = lambda box: np.ones(scene.box_grid(box).shape, bool)
+    with pytest.raises(UsageError, match=r"No lobar clot of 4\.0 mL fits"):
+        clot()
 
 
 def test_one_head_many_looks(head: CTVolume) -> None:
