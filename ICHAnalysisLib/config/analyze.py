@@ -12,7 +12,7 @@ class PostprocessConfig:
     """Rules from probabilities to lesions, chosen on simulated scans alone."""
 
     mask_threshold: float = 0.5
-    seed_threshold: float = 0.7  # a lesion must reach this somewhere
+    seed_threshold: float = 0.5  # a lesion must reach this somewhere before boxes raise it; the model weighs the doubt
     smallest_lesion_ml: float = 0.1
     highest_mean_hu: float = 110.0  # above it a candidate is calcification (hazard 41)
     lowest_mean_hu: float = 38.0  # below it an automatic candidate is no blood
