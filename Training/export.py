@@ -1,5 +1,5 @@
 """Checkpoint to library weights: `python -m Training.export CHECKPOINT --out FILE.safetensors [--evaluation DIR]
-[--cohort DIR] [--mean-with FILE]`.
+[--cohort DIR]`.
 
 The file holds the network's config, preprocessing and card; FILE.md beside it is the model card for people.
 Exit status: 0, or 2 where something does not fit.
@@ -23,7 +23,6 @@ from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, save_we
 from Training.cohort_figures import as_markdown
 from Training.distributed import World
 from Training.run import load_trained
-from Training.tasks.base import Export
 from Training.train import start_logging
 from Training.watch import finite, git_state, write_text
 
@@ -38,28 +37,16 @@ def export(
     evaluation: Path | None = None,
     note: str = "",
     cohort: Path | None = None,
-    mean_with: Path | None = None,
 ) -> LoadedWeights:
     """Write the weights file and its model card; returns the file as read back.
 
     evaluation: folder of `Training.evaluate`, whose metrics and intervals go into the card. cohort: folder of
-    `Training.cohort`, the figures of the whole analysis with these weights. mean_with: other weights of this network,
-    such as those that the run started from; the mean of both is written.
-    Raises UsageError where something does not belong to the checkpoint, WeightsError where the weights do not fit in
-    fp16.
+    `Training.cohort`, the figures of the whole analysis with these weights.
+    Raises UsageError where it does not belong to the checkpoint, WeightsError where the weights do not fit in fp16.
     """
-    if mean_with is not None and evaluation is not None:
-        raise UsageError(
-            "The evaluation is of the checkpoint, not of its mean with other weights; leave one of them out."
-        )
     cfg, task, model, state = load_trained(checkpoint, weights, World(torch.device("cpu")))
     exported = task.export(model)
     averaged = weights != "last" and state["average"] is not None
-    tensors = task.export_state(model.state_dict())
-    other = None if mean_with is None else load_weights(mean_with, exported.network)
-    if other is not None:
-        _check_alike(exported, other)
-        tensors = mean_of(tensors, other.state_dict)
     card = {
         "name": name,
         "trained_on": trained_on(state["data_facts"]),
@@ -74,7 +61,6 @@ def export(
             "hours": round(state["progress"]["seconds"] / 3600, 2),
             "items_seen": state["progress"]["items_seen"],
             "weights": "running average" if averaged else "last",
-            "mean_with": None if other is None else other.sha256,
             "seed": cfg.loop.seed,
             "optimizer": to_dict(cfg.optimizer),
             "code": git_state(),
@@ -85,33 +71,12 @@ def export(
         "cohort": None if cohort is None else _read_json(cohort / "summary.json", "Training.cohort"),
         "note": note,
     }
+    tensors = task.export_state(model.state_dict())
     path = save_weights(out, exported.network, exported.config, exported.preprocess, tensors, finite(card))
     loaded = load_weights(path, exported.network)
     write_text(path.with_suffix(".md"), model_card(loaded))
     log.info("%s: %.2f MB, %d tensors", path, os.path.getsize(path) / 1e6, len(tensors))
     return loaded
-
-
-def mean_of(tensors: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The mean of two networks' weights, as files hold them; counts are those of the first.
-
-    Networks that started alike lie in one valley of the loss, and between them is often better than either (Wortsman et
-    al. 2022, "Model soups"). Raises UsageError where names or shapes differ.
-    """
-    if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in others.items()}:
-        raise UsageError("The weights to average with have other tensors than this network.")
-    return {
-        key: 0.5 * (value.half().float() + others[key]) if value.is_floating_point() else value
-        for key, value in tensors.items()
-    }
-
-
-def _check_alike(exported: Export, other: LoadedWeights) -> None:
-    """Raises UsageError where other weights are of another configuration, or read their images otherwise."""
-    if to_dict(exported.config) != other.config or exported.preprocess != other.preprocess:
-        raise UsageError(
-            f"{other.path} holds a {other.network} of another configuration or preprocessing; the mean of both is none."
-        )
 
 
 def trained_on(facts: dict[str, Any]) -> str:
@@ -186,15 +151,9 @@ def _data_lines(card: dict[str, Any]) -> list[str]:
         "",
         f"{training['items_seen']} items in {training['step']} steps, {training['hours']} hours; "
         f"{training['optimizer']['name']} with lr {training['optimizer']['lr']:g}; seed {training['seed']}; "
-        f"weights: {training['weights']}{_mean_with(training)}; "
-        f"started from: {training.get('started_from') or 'random weights'}; code: {code}{changed}.",
+        f"weights: {training['weights']}; started from: {training.get('started_from') or 'random weights'}; "
+        f"code: {code}{changed}.",
     ]
-
-
-def _mean_with(training: dict[str, Any]) -> str:
-    """What the weights were averaged with, where they were."""
-    other = training.get("mean_with")
-    return "" if other is None else f", mean with those of SHA-256 {other}"
 
 
 def _evaluation_lines(evaluation: dict[str, Any] | None) -> list[str]:
@@ -223,17 +182,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", default="auto", choices=("auto", "average", "last"))
     parser.add_argument("--evaluation", type=Path, help="folder of Training.evaluate, for the card")
     parser.add_argument("--cohort", type=Path, help="folder of Training.cohort, for the card")
-    parser.add_argument(
-        "--mean-with", type=Path, metavar="FILE", help="weights of the same network: write the mean of both"
-    )
     parser.add_argument("--note", default="", help="a sentence for the card")
     args = parser.parse_args(argv)
     start_logging()
     try:
         name = args.name or args.out.stem
-        loaded = export(
-            args.checkpoint, args.out, name, args.weights, args.evaluation, args.note, args.cohort, args.mean_with
-        )
+        loaded = export(args.checkpoint, args.out, name, args.weights, args.evaluation, args.note, args.cohort)
     except ICHAnalysisError as error:
         log.error("%s", error)
         return 2

@@ -12,7 +12,7 @@ class PostprocessConfig:
     """Rules from probabilities to lesions, chosen on simulated scans alone."""
 
     mask_threshold: float = 0.5
-    seed_threshold: float = 0.5  # a lesion must reach this somewhere before boxes raise it; the model weighs the doubt
+    seed_threshold: float = 0.7  # a lesion must reach this somewhere
     smallest_lesion_ml: float = 0.1
     highest_mean_hu: float = 110.0  # above it a candidate is calcification (hazard 41)
     lowest_mean_hu: float = 38.0  # below it an automatic candidate is no blood
@@ -32,15 +32,15 @@ class CandidateModel:
     Fitted on candidates of simulated scans by `Training.candidate_fit`; weights of terms as they are, not standardized.
     """
 
-    intercept: float = -1.7007
-    log_volume: float = 0.5939  # of the volume in mL
-    log_doubt: float = -0.9071  # of 1 minus the mean unprompted probability
-    slice_logit: float = 0.1513  # of DTViT's surest slice
-    ivh: float = -3.2257  # mean probability of ventricular blood
-    near_skull: float = -3.2352  # share of it along the skull
-    near_skull_volume: float = -2.1377  # the same times `log_volume`: large collections there are outside the brain
-    log_height: float = 0.0591  # of the height in mm
-    appearance: float = 0.7764  # the candidate net's log-odds
+    intercept: float = -1.7882
+    log_volume: float = 0.5217  # of the volume in mL
+    log_doubt: float = -0.9132  # of 1 minus the mean unprompted probability
+    slice_logit: float = 0.1609  # of DTViT's surest slice
+    ivh: float = -4.9541  # mean probability of ventricular blood
+    near_skull: float = -3.2759  # share of it along the skull
+    near_skull_volume: float = -2.75  # the same times `log_volume`: large collections there are outside the brain
+    log_height: float = 0.1708  # of the height in mm
+    appearance: float = 0.7075  # the candidate net's log-odds
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class FusionConfig:
     """Presence of a scan: logistic of both networks' evidence (coefficients fitted on simulated scans)."""
 
     slice_logit: float = 0.0  # weight of the mean logit of DTViT's three highest slices; candidates hold all it adds
-    lesion_evidence: float = 0.786  # weight of the log-odds of the likeliest candidate
-    intercept: float = 0.729
+    lesion_evidence: float = 0.737  # weight of the log-odds of the likeliest candidate
+    intercept: float = 0.8
     threshold: float = 0.72
 
 

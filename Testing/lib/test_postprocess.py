@@ -16,7 +16,7 @@ from ICHAnalysisLib.proposals import propose_boxes
 from ICHAnalysisLib.segmentation_session import obey_points, within_boxes, without_negatives, without_regions
 from ICHAnalysisLib.stages import fused_presence
 
-RULES = PostprocessConfig(seed_threshold=0.7)
+RULES = PostprocessConfig()
 MODEL = CandidateModel(*[0.0] * 9)
 SIZE, SLICES = 64, 6
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 
 from ICHAnalysisLib.errors import UsageError
-from ICHAnalysisLib.weights.registry import load_weights, save_weights
+from ICHAnalysisLib.weights.registry import load_weights
 from Testing.training.ranks import write_config
 from Testing.training.toy import ToyTask
 from Training import crossval, evaluate, export, results, train
@@ -163,27 +162,6 @@ def test_exported_weights_are_the_networks_and_the_card_says_what_was_measured(r
         torch.testing.assert_close(loaded.state_dict[name], tensor, rtol=0, atol=0)
     last = run / "checkpoints" / "step-000000009.pt"
     assert export.main([str(last), "--out", str(out), "--evaluation", str(tmp_path / "evaluation")]) == 2
-
-
-def test_the_mean_with_other_weights_is_exported(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    checkpoint, mean = run / "checkpoints" / "step-000000009.pt", tmp_path / "mean.safetensors"
-    files = {kind: tmp_path / f"{kind}.safetensors" for kind in ("average", "last")}
-    for kind, file in files.items():
-        assert export.main([str(checkpoint), "--out", str(file), "--weights", kind]) == 0
-    average, last = (load_weights(file) for file in files.values())
-    told = [str(checkpoint), "--out", str(mean), "--weights", "last", "--mean-with", str(files["average"])]
-    assert export.main(told) == 0
-    found = load_weights(mean)
-    for name, tensor in found.state_dict.items():
-        assert torch.equal(tensor, ((average.state_dict[name] + last.state_dict[name]) / 2).half().float()), name
-    assert not torch.equal(found.state_dict["last.weight"], last.state_dict["last.weight"])
-    assert f"weights: last, mean with those of SHA-256 {average.sha256}; " in mean.with_suffix(".md").read_text()
-    assert export.main([*told, "--evaluation", str(tmp_path)]) == 2 and "not of its mean" in caplog.text
-    other = replace(average.preprocess, size=2 * average.preprocess.size)
-    save_weights(files["average"], average.network, average.config, other, average.state_dict, average.card)
-    assert export.main(told) == 2 and "another configuration or preprocessing" in caplog.text
-    with pytest.raises(UsageError, match="other tensors"):
-        export.mean_of(found.state_dict, {})
 
 
 def test_what_a_card_says_of_its_cases() -> None:

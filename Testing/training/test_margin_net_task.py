@@ -48,8 +48,7 @@ def test_slices_just_beyond_a_clot_are_drawn_in_training_alone(tmp_path: Path) -
     cases = make_cache(tmp_path, 4)  # three heads bleed, on slices 2 and 3 of 6
     data = MarginDataset(cases, SEEN, TINY, training=True)
     assert len(data) == 3 * 4 and len(MarginDataset(cases, SEEN, TINY)) == 3 * 2
-    # Clots of few pixels; slices 1 and 2 are among the lowest.
-    np.testing.assert_allclose(data.sample_weights, [1.2, 6.0, 2.0, 0.4] * 3)
+    assert data.sample_weights.tolist() == [0.4, 2.0, 2.0, 0.4] * 3  # clots of few pixels
     items = [data[n] for n in range(4)]
     assert [item["slice_index"] for item in items] == [1, 2, 3, 4]
     assert [bool(item["target"].any()) for item in items] == [False, True, True, False]

@@ -38,8 +38,6 @@ _WITH_NEIGHBORS, _IN_PART = 0.3, 0.2
 _SMALLEST_PART = 0.35  # of each side
 #: Slices beyond a clot are drawn less often than those that hold it, and those that hold little more often.
 _BEYOND, _SMALL_PX, _SMALL = 0.4, 150, 2.0
-#: A stack seldom begins in a clot: its lowest slices show little brain between much bone, and are drawn more often.
-_LOWEST, _LOW = 3, 3.0
 _SHIFT_PX, _UNBOXED_SHIFT_PX = 8, 48  # how far a crop's middle may lie from its box's, and from a clot's without one
 #: Share of the crops without a box that lie on slices away from any clot.
 _AWAY = 0.5
@@ -163,6 +161,4 @@ def _weights(pixels: np.ndarray) -> np.ndarray:
     beside = np.zeros_like(held)
     beside[1:] |= held[:-1]
     beside[:-1] |= held[1:]
-    weights = np.where(held, np.where(pixels < _SMALL_PX, _SMALL, 1.0), np.where(beside, _BEYOND, 0.0))
-    weights[:_LOWEST] *= _LOW
-    return weights
+    return np.where(held, np.where(pixels < _SMALL_PX, _SMALL, 1.0), np.where(beside, _BEYOND, 0.0))
