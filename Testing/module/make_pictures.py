@@ -20,6 +20,7 @@ from Testing.bed import boot, pythonqt, views  # noqa: E402
 
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "ICHAnalysis" / "docs"
 OUT = OUT.resolve()
+OUT.mkdir(parents=True, exist_ok=True)
 #: Pixels of a view.
 SIZE = (520, 520)
 
