@@ -22,7 +22,7 @@ from ICHAnalysisLib.simulate.hemorrhage import (
 from ICHAnalysisLib.simulate.scene import VENTRICLE, Paint, Scene
 
 #: Of a clot at most this share may lie in what is bone between the slices of a real scan.
-MOST_BONE = 0.1
+MOST_BONE = 0.2
 #: Farther from a ventricle than this a clot does not break into it, mm.
 IVH_REACH_MM = 15.0
 
