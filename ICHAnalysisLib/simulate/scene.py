@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ICHAnalysisLib.ct.morphology import bounding_box
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.simulate.fields import apply_separable, linear_weights
 
@@ -178,7 +179,11 @@ class Scene:
 
     def bone_share(self, box: tuple[slice, slice, slice], alpha: np.ndarray) -> float:
         """Share of matter with fractions `alpha` of the voxels of `box` that lies in bone of a real scan."""
-        return 0.0 if self.bone is None else float(alpha[self.bone(box)].sum() / alpha.sum())
+        if self.bone is None:
+            return 0.0
+        held = bounding_box(alpha > 0)  # the box is several times larger, and sampling the scan there takes long
+        inner = [slice(part.start + side.start, part.start + side.stop) for part, side in zip(box, held, strict=True)]
+        return float(alpha[held][self.bone((inner[0], inner[1], inner[2]))].sum() / alpha.sum())
 
     def box_grid(self, box: tuple[slice, slice, slice]) -> Grid:
         """The part of the grid that `box` selects."""
