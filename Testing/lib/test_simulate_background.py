@@ -101,6 +101,20 @@ def test_flipped_and_reversed_file_is_the_same_head(head: CTVolume) -> None:
     assert np.allclose(straight.head, mirrored.head)
 
 
+def test_gap_of_the_skull_does_not_hide_the_brain(head: CTVolume) -> None:
+    whole = prepare(head)
+    open_skull = head.hu.copy()
+    half = head.hu.shape[2] // 2
+    row = np.argmax(head.hu[12, :, half] > 300)  # the forehead of a slice in the middle
+    gap = open_skull[9:16, row - 4 : row + 12, half - 5 : half + 5]  # 18 mm wide
+    gap[gap > 150] = 40.0
+    opened = prepare(replace(head, hu=open_skull))
+    brains = [(background.tissue[9:16] > 0).sum((1, 2)) for background in (whole, opened)]
+    assert brains[0].min() > 3000
+    assert np.abs(brains[1] / brains[0] - 1).max() < 0.05
+    assert np.allclose(whole.head, opened.head, atol=3.0)  # the brain grows a little into the gap
+
+
 def test_no_brain_is_refused() -> None:
     ball = np.full((20, 96, 96), -1000.0, dtype=np.float32)
     ball[4:16, 30:60, 30:60] = 40.0
