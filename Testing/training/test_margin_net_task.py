@@ -78,6 +78,8 @@ def test_half_of_the_crops_without_a_box_lie_away_from_any_clot(tmp_path: Path) 
     assert make_task().network.unboxed and not make_task(unboxed=0.0).network.unboxed
     with pytest.raises(UsageError, match=r"unboxed 1\.5"):
         make_task(unboxed=1.5)
+    with pytest.raises(UsageError, match=r"task\.network\.unboxed follows from"):
+        build_task(config_from_dict({"task": {"name": "margin_net", "preset": "tiny", "network": {"unboxed": True}}}))
 
 
 def test_a_crop_holds_its_box_and_the_clot_in_it(tmp_path: Path) -> None:

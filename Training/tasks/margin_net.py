@@ -44,6 +44,8 @@ class MarginNetTask(Task):
 
     def __init__(self, cfg: RunConfig) -> None:
         super().__init__(cfg)
+        if "unboxed" in cfg.task.network:
+            raise UsageError("config.task.network.unboxed follows from task.options.unboxed; give that alone.")
         network: MarginNetConfig = network_config(PRESETS, cfg.task)
         self.network = replace(network, unboxed=self.options.unboxed > 0)
         self.preprocess = refine(PREPROCESS[cfg.task.preset], cfg.preprocess, "config.preprocess")
