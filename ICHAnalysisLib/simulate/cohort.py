@@ -30,7 +30,8 @@ class CaseSpec:
 
     volume_ml: total intraparenchymal blood. density_hu: mean HU of the clot. feature: one of FEATURES.
     confounders: 0 none, 1 the usual mix, 2 often. randomize: strength of the background's variation (0 as it is).
-    With a background and randomize 0 the scan keeps its own slices. center: "second" is another hospital.
+    With a background and randomize 0 the scan keeps its own slices. ventricles: how strongly the size of the varied
+    background's ventricles varies (0 as they are). center: "second" is another hospital.
     """
 
     has_ich: bool | None = None
@@ -45,6 +46,7 @@ class CaseSpec:
     positive_fraction: float = 0.7
     confounders: float = 1.0
     randomize: float = 1.0
+    ventricles: float = 0.0
     center: Literal["first", "second"] = "first"
     acquisition: AcquisitionSpec = field(default_factory=AcquisitionSpec)
 
@@ -197,6 +199,7 @@ def _procedural(spec: CaseSpec, rng: np.random.Generator) -> tuple[Scene, np.nda
 def _on_background(volume: CTVolume, spec: CaseSpec, rng: np.random.Generator) -> tuple[Scene, np.ndarray, Acquisition]:
     """Scene and base slices of the real head: varied and acquired anew, or its own slices where randomize is 0."""
     from ICHAnalysisLib.simulate import background as real
+    from ICHAnalysisLib.simulate.ventricle_size import with_ventricles_resized
 
     prepared = real.prepare(volume)
     if spec.randomize <= 0:
@@ -206,6 +209,8 @@ def _on_background(volume: CTVolume, spec: CaseSpec, rng: np.random.Generator) -
         base = prepared.hu
     else:
         variation = real.draw_variation(prepared, rng, spec.randomize)
+        if spec.ventricles > 0:
+            variation = with_ventricles_resized(prepared, variation, rng, spec.ventricles)
         bottom, top = real.extent(prepared, variation)
         acquired = draw_acquisition(real.within(spec.acquisition, bottom, top, rng), rng)
         base = real.background_slices(prepared, variation, acquired.plan)

@@ -53,13 +53,22 @@ class PoolConfig:
     large_fraction: float = 0.0  # of the positives have 30 to 140 mL, which the published volumes rarely reach
     confounders: float = 1.0  # how often look-alikes are drawn: 0 never, 1 the usual mix, 2 often
     randomize: float = 1.0  # how strongly real heads are varied
+    ventricles: float = 0.0  # how strongly the size of real heads' ventricles is varied besides
+    ivh_fraction: float = 0.0  # of the positives break into the ventricles in any case, the others as published
     center: Literal["first", "second"] = "first"  # whose scanner and patients
     workers: int = 1
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.workers < 1:
             raise UsageError(f"Pool: --count {self.count} and --workers {self.workers} must be at least 1.")
-        names = ("positive_fraction", "background_fraction", "even_locations", "small_fraction", "large_fraction")
+        names = (
+            "positive_fraction",
+            "background_fraction",
+            "even_locations",
+            "small_fraction",
+            "large_fraction",
+            "ivh_fraction",
+        )
         for name in names:
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"Pool: {name} {getattr(self, name)} must lie in 0 to 1.")
@@ -86,6 +95,8 @@ class Plan:
     confounders: float = 1.0
     randomize: float = 1.0
     center: Literal["first", "second"] = "first"
+    ventricles: float = 0.0
+    ivh: bool | None = None  # None: drawn
 
 
 def plan_case(cfg: PoolConfig, index: int) -> Plan:
@@ -104,7 +115,11 @@ def plan_case(cfg: PoolConfig, index: int) -> Plan:
         location = ("deep", "lobar")[int(2 * region)]
     if positive and cfg.location is not None:
         location = cfg.location
-    return Plan(index, seed, positive, background, location, volume, cfg.confounders, cfg.randomize, cfg.center)
+    broken_through = positive and np.random.default_rng([cfg.seed, index, 1]).random() < cfg.ivh_fraction
+    return Plan(
+        index, seed, positive, background, location, volume, cfg.confounders, cfg.randomize, cfg.center,
+        cfg.ventricles, True if broken_through else None,
+    )  # fmt: skip
 
 
 def _between(limits_ml: tuple[float, float], share: float) -> float:
@@ -142,6 +157,8 @@ def _key(plan: Plan, digests: tuple[str, ...], preprocess: PreprocessConfig) -> 
     background = "" if plan.background is None else digests[plan.background]
     usual = Plan(plan.index, plan.seed, plan.positive, plan.background, plan.location, plan.volume_ml)
     unusual = () if plan == usual else (f"{plan.confounders}/{plan.randomize}/{plan.center}",)
+    if plan.ventricles or plan.ivh is not None:
+        unusual = (*unusual, f"{plan.ventricles}/{plan.ivh}")
     drawn = map(str, (plan.seed, plan.positive, plan.location, plan.volume_ml))
     return cache_key(("simulated", *drawn, background, *unusual), preprocess)
 
@@ -210,6 +227,8 @@ def simulate_plan(plan: Plan) -> SimulatedCase:
         confounders=plan.confounders,
         randomize=plan.randomize,
         center=plan.center,
+        ventricles=plan.ventricles,
+        ivh=plan.ivh,
     )
     for attempt in range(_ATTEMPTS - 1):
         try:
@@ -249,13 +268,16 @@ def add_pool_arguments(parser: argparse.ArgumentParser, count: int | None = None
     parser.add_argument(
         "--background", type=Path, action="append", default=[], help="bleed-free head CT; may be repeated"
     )
-    for name in ("background", "positive", "small", "large"):
+    for name in ("background", "positive", "small", "large", "ivh"):
         default = getattr(PoolConfig, f"{name}_fraction")
         parser.add_argument(f"--{name}-fraction", type=float, default=default)
     parser.add_argument("--even-locations", type=float, default=PoolConfig.even_locations)
     parser.add_argument("--location", choices=LOCATIONS, help="of every hemorrhage (default: drawn)")
     parser.add_argument("--confounders", type=float, default=PoolConfig.confounders, help="0 none, 1 usual, 2 often")
     parser.add_argument("--randomize", type=float, default=PoolConfig.randomize, help="variation of the backgrounds")
+    parser.add_argument(
+        "--ventricles", type=float, default=PoolConfig.ventricles, help="variation of the backgrounds' ventricles"
+    )
     parser.add_argument("--center", choices=("first", "second"), default=PoolConfig.center)
     parser.add_argument("--workers", type=int, default=1)
 
