@@ -11,10 +11,11 @@ import pytest
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.simulate import AcquisitionSpec, CaseSpec, insert, simulate_case
-from ICHAnalysisLib.simulate.background import background_scene, identity_variation, prepare
+from ICHAnalysisLib.simulate.background import background_scene, draw_variation, identity_variation, prepare
 from ICHAnalysisLib.simulate.hemorrhage import center_of
 from ICHAnalysisLib.simulate.insert import Blood
-from ICHAnalysisLib.simulate.scene import Grid
+from ICHAnalysisLib.simulate.scene import VENTRICLE, Grid
+from ICHAnalysisLib.simulate.ventricle_size import with_ventricles_resized
 
 SCANNER = AcquisitionSpec(
     matrix=128, spacing_mm=1.8, thickness_mm=6.0, gap_mm=0.0, uneven=False, tilt_degrees=0.0, detail_mm=1.8,
@@ -99,6 +100,23 @@ def test_flipped_and_reversed_file_is_the_same_head(head: CTVolume) -> None:
     straight, mirrored = prepare(head), prepare(turned)
     assert np.array_equal(straight.tissue, mirrored.tissue)
     assert np.allclose(straight.head, mirrored.head)
+
+
+def test_ventricles_widen_inside_the_same_brain(head: CTVolume) -> None:
+    background, as_it_is = prepare(head), draw_variation(prepare(head), np.random.default_rng(1), 0.0)
+    grid = Grid((-60.0, -90.0, -75.0), (2.0, 1.5, 1.5), (65, 120, 100))
+    sizes, ventricles, brains = [], [], []
+    for seed in range(6):
+        varied = with_ventricles_resized(background, as_it_is, np.random.default_rng(seed))
+        tissue = background_scene(background, varied, grid).tissue
+        sizes.append(np.prod(varied.parameters["ventricle_size"]))
+        ventricles.append((tissue == VENTRICLE).sum() * grid.voxel_ml)
+        brains.append((tissue > 0).sum() * grid.voxel_ml)
+    usual = background_scene(background, as_it_is, grid).tissue
+    assert np.corrcoef(sizes, ventricles)[0, 1] > 0.9
+    assert min(sizes) < 1 < 1.8 < max(sizes)
+    assert max(ventricles) > 1.4 * (usual == VENTRICLE).sum() * grid.voxel_ml
+    assert np.ptp(brains) < 0.03 * (usual > 0).sum() * grid.voxel_ml
 
 
 def test_gap_of_the_skull_does_not_hide_the_brain(head: CTVolume) -> None:

@@ -87,6 +87,21 @@ def test_every_hemorrhage_can_be_asked_for_at_one_place() -> None:
         replace(asked, large_fraction=0.1)
 
 
+def test_more_hemorrhages_can_break_into_the_ventricles() -> None:
+    cfg = pool.PoolConfig(Path("x"), 1, seed=3)
+    asked = replace(cfg, ivh_fraction=0.4, ventricles=1.0)
+    plans = [pool.plan_case(asked, index) for index in range(600)]
+    broken = [plan for plan in plans if plan.ivh]
+    assert all(plan.positive for plan in broken) and {plan.ivh for plan in plans} == {True, None}
+    assert len(broken) / sum(plan.positive for plan in plans) == pytest.approx(0.4, abs=0.06)
+    for plan in plans[:100]:
+        usual = pool.plan_case(cfg, plan.index)
+        assert replace(plan, ivh=None, ventricles=0.0) == usual
+        assert pool._key(plan, (), PreprocessConfig()) != pool._key(usual, (), PreprocessConfig())
+    with pytest.raises(UsageError, match=r"ivh_fraction 1\.5"):
+        replace(cfg, ivh_fraction=1.5)
+
+
 def test_pool_resumes_and_grows(tmp_path: Path, quick: list[int]) -> None:
     cfg = pool.PoolConfig(tmp_path, 3, seed=1)
     assert pool.fill(cfg, SMALL) == 3
