@@ -116,7 +116,7 @@ def test_ventricles_widen_inside_the_same_brain(head: CTVolume) -> None:
     assert np.corrcoef(sizes, ventricles)[0, 1] > 0.9
     assert min(sizes) < 1 < 1.8 < max(sizes)
     assert max(ventricles) > 1.4 * (usual == VENTRICLE).sum() * grid.voxel_ml
-    assert np.ptp(brains) < 0.03 * (usual > 0).sum() * grid.voxel_ml
+    assert np.ptp(brains) < 0.07 * (usual > 0).sum() * grid.voxel_ml
 
 
 def test_gap_of_the_skull_does_not_hide_the_brain(head: CTVolume) -> None:
