@@ -23,7 +23,8 @@ def with_ventricles_resized(
     """The variation with ventricles 0.8 to 2.1 times as wide (strength 1); tissue between them and the skull gives way.
 
     Around the middle of the ventricles a point h of the head shows what was at middle + (h - middle) * (1 - a w(h)),
-    where w falls from 1 to 0 towards the skull: smooth, and nothing folds for a below 1. The brain grows and shrinks by up to 4 % with its ventricles.
+    where w falls from 1 to 0 towards the skull: smooth, and nothing folds for a below 1. The brain grows and shrinks
+    by up to 4 % with its ventricles.
     """
     size = np.exp(strength * rng.uniform(*_LOG_SIZE) * _SHARES)
     inward = 1.0 - 1.0 / size
