@@ -41,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--randomize", type=float, default=1.0, help="how strongly a background is varied; 0 not at all"
     )
+    parser.add_argument(
+        "--ventricles", type=float, default=0.0, help="how strongly the size of its ventricles is varied besides"
+    )
     parser.add_argument("--format", choices=("nifti", "dicom"), default="nifti")
     parser.add_argument("--positive-fraction", type=float, default=0.7, help="share of cases with hemorrhage")
     parser.add_argument("--center", choices=("first", "second"), default="first", help="hospital")
@@ -64,6 +67,7 @@ def _run(args: argparse.Namespace) -> None:
         volume_ml=args.volume_ml,
         positive_fraction=args.positive_fraction,
         randomize=args.randomize,
+        ventricles=args.ventricles,
         center=args.center,
         acquisition=AcquisitionSpec(
             matrix=args.matrix,
