@@ -48,6 +48,9 @@ class Anatomy:
     calcium: tuple[str, ...]
     sinus_hu: float
     pneumatization: float
+    ventricle_size: float = 1.0  # besides what atrophy does to them
+    trigone_mm: float = 23.0  # of the lateral ventricles, from the midline
+    cavum_mm: float = 0.0  # radius of a cavity between the lateral ventricles; 0 without one
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
@@ -86,12 +89,15 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     )
 
 
-def build_head(grid: Grid, rng: np.random.Generator, anatomy: Anatomy | None = None) -> Scene:
-    """Paint a head on `grid` (scene coordinates)."""
-    anatomy = anatomy or draw_anatomy(rng)
-    canvas = Canvas(grid, anatomy, rng)
+def build_head(grid: Grid, rng: np.random.Generator, anatomy: Anatomy | None = None, ventricles: float = 0.0) -> Scene:
+    """Paint a head on `grid` (scene coordinates). ventricles: how strongly their size and shape vary besides."""
     from ICHAnalysisLib.simulate import brain, calcium, midline, skull
+    from ICHAnalysisLib.simulate.ventricles import with_other_ventricles
 
+    anatomy = anatomy or draw_anatomy(rng)
+    if ventricles > 0:
+        anatomy = with_other_ventricles(anatomy, rng, ventricles)
+    canvas = Canvas(grid, anatomy, rng)
     skull.paint_outer(canvas)
     brain.paint_brain(canvas)
     calcium.paint_calcium(canvas)

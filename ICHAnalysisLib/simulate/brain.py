@@ -184,14 +184,15 @@ def _pale_white(canvas: Canvas) -> np.ndarray:
 def _paint_ventricles(canvas: Canvas) -> None:
     """Lateral ventricles with their horns, third, aqueduct and fourth."""
     a = canvas.anatomy
-    size = 0.88 + 0.9 * a.atrophy
+    size = (0.88 + 0.9 * a.atrophy) * a.ventricle_size
+    at = a.trigone_mm
     for sign in (1.0, -1.0):
         s = size * (1 + sign * a.ventricle_asymmetry)
         body = np.array(
-            [[5 + 2 * s, 33, 4], [8 + 2 * s, 20, 12], [9 + 2 * s, 2, 19], [13 + 2 * s, -18, 19], [23, -36, 10]]
+            [[5 + 2 * s, 33, 4], [8 + 2 * s, 20, 12], [9 + 2 * s, 2, 19], [min(13 + 2 * s, at), -18, 19], [at, -36, 10]]
         )
-        back = np.array([[23, -36, 10], [24, -46, 4], [19, -60, 2]])
-        horn = np.array([[23, -36, 10], [30, -30, -6], [32, -14, -17], [29, -2, -19]])
+        back = np.array([[at, -36, 10], [at + 1, -46, 4], [19, -60, 2]])
+        horn = np.array([[at, -36, 10], [30, -30, -6], [32, -14, -17], [29, -2, -19]])
 
         def lateral(p: Points, s: float = s, sign: float = sign, body=body, back=back, horn=horn) -> np.ndarray:
             q = (sign * p[0], p[1], p[2])
@@ -231,6 +232,14 @@ def _paint_ventricles(canvas: Canvas) -> None:
         a.white_hu,
         tissue=WHITE,
     )
+    if a.cavum_mm > 0:
+        canvas.shape(
+            (-10, -46, 0),
+            (10, 36, 30),
+            lambda p: capsule_chain(p, np.array([[0, 26.0, 12], [0, -4, 17], [0, -30, 12]]), [a.cavum_mm] * 3),
+            a.csf_hu,
+            tissue=VENTRICLE,
+        )
 
 
 def _paint_nuclei(canvas: Canvas) -> None:

@@ -30,8 +30,8 @@ class CaseSpec:
 
     volume_ml: total intraparenchymal blood. density_hu: mean HU of the clot. feature: one of FEATURES.
     confounders: 0 none, 1 the usual mix, 2 often. randomize: strength of the background's variation (0 as it is).
-    With a background and randomize 0 the scan keeps its own slices. ventricles: how strongly the size of the varied
-    background's ventricles varies (0 as they are). center: "second" is another hospital.
+    With a background and randomize 0 the scan keeps its own slices. ventricles: how strongly the ventricles vary
+    besides (0 as they are), a background's in size, a procedural head's in shape too. center: "second" is another hospital.
     """
 
     has_ich: bool | None = None
@@ -193,13 +193,13 @@ def _procedural(spec: CaseSpec, rng: np.random.Generator) -> tuple[Scene, np.nda
 
     acquired = draw_acquisition(spec.acquisition, rng)
     grid = _grid_for(acquired.plan, acquired.detail_mm, 92.0, 118.0)
-    return build_head(grid, rng), None, acquired
+    return build_head(grid, rng, ventricles=spec.ventricles), None, acquired
 
 
 def _on_background(volume: CTVolume, spec: CaseSpec, rng: np.random.Generator) -> tuple[Scene, np.ndarray, Acquisition]:
     """Scene and base slices of the real head: varied and acquired anew, or its own slices where randomize is 0."""
     from ICHAnalysisLib.simulate import background as real
-    from ICHAnalysisLib.simulate.ventricle_size import with_ventricles_resized
+    from ICHAnalysisLib.simulate.ventricles import with_ventricles_resized
 
     prepared = real.prepare(volume)
     if spec.randomize <= 0:

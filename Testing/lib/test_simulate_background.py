@@ -15,7 +15,7 @@ from ICHAnalysisLib.simulate.background import background_scene, draw_variation,
 from ICHAnalysisLib.simulate.hemorrhage import center_of
 from ICHAnalysisLib.simulate.insert import Blood
 from ICHAnalysisLib.simulate.scene import VENTRICLE, Grid
-from ICHAnalysisLib.simulate.ventricle_size import with_ventricles_resized
+from ICHAnalysisLib.simulate.ventricles import with_ventricles_resized
 
 SCANNER = AcquisitionSpec(
     matrix=128, spacing_mm=1.8, thickness_mm=6.0, gap_mm=0.0, uneven=False, tilt_degrees=0.0, detail_mm=1.8,

@@ -1,4 +1,4 @@
-"""Ventricles of a real head made wider or narrower: one head has ventricles of one size, patients have all sizes."""
+"""Ventricles of other sizes and shapes: one head has ventricles of one size, patients have all sizes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ICHAnalysisLib.simulate.anatomy import Anatomy
 from ICHAnalysisLib.simulate.background import Background, Variation
 
 #: Middle of the lateral and third ventricles, head mm (right, front, up), and how far around it tissue moves.
@@ -15,6 +16,16 @@ _REACH_MM = np.array([24.0, 46.0, 24.0])
 _LOG_SIZE = (-0.2, 0.75)
 #: How much of it shows from front to back and from bottom to top; all of it from side to side.
 _SHARES = np.array([1.0, 0.4, 0.6])
+
+
+def with_other_ventricles(anatomy: Anatomy, rng: np.random.Generator, strength: float = 1.0) -> Anatomy:
+    """The anatomy with ventricles of another size, trigones nearer to the midline and, in a third, a cavity there."""
+    return replace(
+        anatomy,
+        ventricle_size=float(np.exp(strength * rng.uniform(-0.25, 0.4))),
+        trigone_mm=23.0 - strength * float(rng.uniform(0.0, 11.0)),
+        cavum_mm=strength * float(rng.uniform(2.0, 6.0)) if rng.random() < 1 / 3 else 0.0,
+    )
 
 
 def with_ventricles_resized(
