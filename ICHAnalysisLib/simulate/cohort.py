@@ -31,7 +31,8 @@ class CaseSpec:
     volume_ml: total intraparenchymal blood. density_hu: mean HU of the clot. feature: one of FEATURES.
     confounders: 0 none, 1 the usual mix, 2 often. randomize: strength of the background's variation (0 as it is).
     With a background and randomize 0 the scan keeps its own slices. ventricles: how strongly the ventricles vary
-    besides (0 as they are), a background's in size, a procedural head's in shape too. center: "second" is another hospital.
+    besides (0 as they are), a background's in size, a procedural head's in shape too. center: "second" is another
+    hospital.
     """
 
     has_ich: bool | None = None
