@@ -42,7 +42,10 @@ def _parser() -> argparse.ArgumentParser:
         "--randomize", type=float, default=1.0, help="how strongly a background is varied; 0 not at all"
     )
     parser.add_argument(
-        "--ventricles", type=float, default=0.0, help="how strongly the size of its ventricles is varied besides"
+        "--ventricles",
+        type=float,
+        default=0.0,
+        help="how strongly ventricles are varied besides; not with --randomize 0",
     )
     parser.add_argument("--format", choices=("nifti", "dicom"), default="nifti")
     parser.add_argument("--positive-fraction", type=float, default=0.7, help="share of cases with hemorrhage")

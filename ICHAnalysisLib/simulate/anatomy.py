@@ -89,15 +89,12 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     )
 
 
-def build_head(grid: Grid, rng: np.random.Generator, anatomy: Anatomy | None = None, ventricles: float = 0.0) -> Scene:
-    """Paint a head on `grid` (scene coordinates). ventricles: how strongly their size and shape vary besides."""
-    from ICHAnalysisLib.simulate import brain, calcium, midline, skull
-    from ICHAnalysisLib.simulate.ventricles import with_other_ventricles
-
+def build_head(grid: Grid, rng: np.random.Generator, anatomy: Anatomy | None = None) -> Scene:
+    """Paint a head on `grid` (scene coordinates)."""
     anatomy = anatomy or draw_anatomy(rng)
-    if ventricles > 0:
-        anatomy = with_other_ventricles(anatomy, rng, ventricles)
     canvas = Canvas(grid, anatomy, rng)
+    from ICHAnalysisLib.simulate import brain, calcium, midline, skull
+
     skull.paint_outer(canvas)
     brain.paint_brain(canvas)
     calcium.paint_calcium(canvas)

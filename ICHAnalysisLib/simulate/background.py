@@ -23,6 +23,8 @@ from ICHAnalysisLib.simulate.scene import CSF, GREY, OUTSIDE, VENTRICLE, WHITE, 
 END_MM = 9.0
 #: No blood is as dense: between its slices the scan shows bone.
 BONE_HU = 120.0
+#: Less than this of a slice is no brain.
+_LEAST_BRAIN_MM2 = 400.0
 #: Widest gap of the skull that is closed, tried in turn.
 SKULL_GAPS_MM = (10.0, 20.0, 30.0)
 _prepared: weakref.WeakKeyDictionary[CTVolume, Background] = weakref.WeakKeyDictionary()
@@ -105,7 +107,7 @@ def _brain_mask(hu: np.ndarray, pixel: float, steps_mm: np.ndarray) -> np.ndarra
     disk = _disk(3.0 / pixel)
     core = np.zeros_like(soft)
     for k in range(len(hu)):
-        core[k] = ndimage.binary_erosion(soft[k] & ~bone[k] & _inside_skull(bone[k], soft[k], pixel), disk)
+        core[k] = ndimage.binary_erosion(soft[k] & _inside_skull(bone[k], soft[k], pixel), disk)
     labels, count = ndimage.label(core)
     if count == 0:
         raise UsageError("The background scan shows no brain inside a skull.")
@@ -117,7 +119,7 @@ def _brain_mask(hu: np.ndarray, pixel: float, steps_mm: np.ndarray) -> np.ndarra
     area = main.sum((1, 2)) * pixel**2
     brain = np.zeros_like(main)
     for k in range(len(hu)):
-        if area[k] > 400:
+        if area[k] > _LEAST_BRAIN_MM2:
             grown = ndimage.binary_dilation(main[k], _disk(4.0 / pixel)) & soft[k]
             brain[k] = ndimage.binary_fill_holes(grown)
     return brain
@@ -129,7 +131,7 @@ def _inside_skull(bone: np.ndarray, soft: np.ndarray, pixel: float) -> np.ndarra
         closed = ndimage.binary_dilation(bone, _disk(gap_mm / 2 / pixel))
         filled = ndimage.binary_fill_holes(closed)
         inner = ndimage.binary_erosion(filled, _disk((gap_mm / 2 + 1.0) / pixel))
-        if (inner & soft).sum() * pixel**2 > 400:
+        if (inner & soft).sum() * pixel**2 > _LEAST_BRAIN_MM2:
             break
     return inner
 

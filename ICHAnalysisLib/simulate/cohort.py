@@ -31,8 +31,8 @@ class CaseSpec:
     volume_ml: total intraparenchymal blood. density_hu: mean HU of the clot. feature: one of FEATURES.
     confounders: 0 none, 1 the usual mix, 2 often. randomize: strength of the background's variation (0 as it is).
     With a background and randomize 0 the scan keeps its own slices. ventricles: how strongly the ventricles vary
-    besides (0 as they are), a background's in size, a procedural head's in shape too. center: "second" is another
-    hospital.
+    besides (0 as they are), a varied background's in size, a procedural head's in shape too. center: "second" is
+    another hospital.
     """
 
     has_ich: bool | None = None
@@ -190,11 +190,15 @@ def _grid_for(plan: StackPlan, detail: float, half_x: float, half_y: float) -> G
 
 
 def _procedural(spec: CaseSpec, rng: np.random.Generator) -> tuple[Scene, np.ndarray | None, Acquisition]:
-    from ICHAnalysisLib.simulate.anatomy import build_head
+    from ICHAnalysisLib.simulate.anatomy import build_head, draw_anatomy
+    from ICHAnalysisLib.simulate.ventricles import with_other_ventricles
 
     acquired = draw_acquisition(spec.acquisition, rng)
     grid = _grid_for(acquired.plan, acquired.detail_mm, 92.0, 118.0)
-    return build_head(grid, rng, ventricles=spec.ventricles), None, acquired
+    anatomy = draw_anatomy(rng)
+    if spec.ventricles > 0:
+        anatomy = with_other_ventricles(anatomy, rng, spec.ventricles)
+    return build_head(grid, rng, anatomy), None, acquired
 
 
 def _on_background(volume: CTVolume, spec: CaseSpec, rng: np.random.Generator) -> tuple[Scene, np.ndarray, Acquisition]:

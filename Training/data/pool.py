@@ -53,8 +53,8 @@ class PoolConfig:
     large_fraction: float = 0.0  # of the positives have 30 to 140 mL, which the published volumes rarely reach
     confounders: float = 1.0  # how often look-alikes are drawn: 0 never, 1 the usual mix, 2 often
     randomize: float = 1.0  # how strongly real heads are varied
-    ventricles: float = 0.0  # how strongly the size of real heads' ventricles is varied besides
-    ivh_fraction: float = 0.0  # of the positives break into the ventricles in any case, the others as published
+    ventricles: float = 0.0  # how strongly the ventricles are varied besides
+    ivh_fraction: float = 0.0  # of the positives break into ventricles within reach, the others as published
     center: Literal["first", "second"] = "first"  # whose scanner and patients
     workers: int = 1
 
@@ -275,9 +275,7 @@ def add_pool_arguments(parser: argparse.ArgumentParser, count: int | None = None
     parser.add_argument("--location", choices=LOCATIONS, help="of every hemorrhage (default: drawn)")
     parser.add_argument("--confounders", type=float, default=PoolConfig.confounders, help="0 none, 1 usual, 2 often")
     parser.add_argument("--randomize", type=float, default=PoolConfig.randomize, help="variation of the backgrounds")
-    parser.add_argument(
-        "--ventricles", type=float, default=PoolConfig.ventricles, help="variation of the backgrounds' ventricles"
-    )
+    parser.add_argument("--ventricles", type=float, default=PoolConfig.ventricles, help="variation of the ventricles")
     parser.add_argument("--center", choices=("first", "second"), default=PoolConfig.center)
     parser.add_argument("--workers", type=int, default=1)
 
