@@ -51,6 +51,10 @@ class Anatomy:
     ventricle_size: float = 1.0  # besides what atrophy does to them
     trigone_mm: float = 23.0  # of the lateral ventricles, from the midline
     cavum_mm: float = 0.0  # radius of a cavity between the lateral ventricles; 0 without one
+    horn_size: float = 1.0  # of the occipital and temporal horns, besides `ventricle_size`
+    third_size: float = 1.0
+    fourth_size: float = 1.0
+    lateral_shift_mm: tuple[float, float] = (0.0, 0.0)  # of the lateral ventricles, to the front and up
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:

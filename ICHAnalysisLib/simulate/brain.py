@@ -185,7 +185,8 @@ def _paint_ventricles(canvas: Canvas) -> None:
     """Lateral ventricles with their horns, third, aqueduct and fourth."""
     a = canvas.anatomy
     size = (0.88 + 0.9 * a.atrophy) * a.ventricle_size
-    at = a.trigone_mm
+    at, horns = a.trigone_mm, a.horn_size
+    far = max(map(abs, a.lateral_shift_mm)) + 4.0 * max(horns - 1.0, 0.0)
     for sign in (1.0, -1.0):
         s = size * (1 + sign * a.ventricle_asymmetry)
         body = np.array(
@@ -195,15 +196,17 @@ def _paint_ventricles(canvas: Canvas) -> None:
         horn = np.array([[at, -36, 10], [30, -30, -6], [32, -14, -17], [29, -2, -19]])
 
         def lateral(p: Points, s: float = s, sign: float = sign, body=body, back=back, horn=horn) -> np.ndarray:
-            q = (sign * p[0], p[1], p[2])
+            q = (sign * p[0], p[1] - a.lateral_shift_mm[0], p[2] - a.lateral_shift_mm[1])
             main = capsule_chain(q, body, [2.6 * s, 3.6 * s, 3.8 * s, 4.0 * s, 5.0 * s], (1.2, 1.0, 0.62))
-            occipital = capsule_chain(q, back, [5.0 * s, 3.4 * s, 1.2 * s])
-            temporal = capsule_chain(q, horn, [4.4 * s, 2.2 * s, 1.8 * s, 1.5 * s])
+            occipital = capsule_chain(q, back, [5.0 * s, 3.4 * s * horns, 1.2 * s * horns])
+            temporal = capsule_chain(q, horn, [4.4 * s, 2.2 * s * horns, 1.8 * s * horns, 1.5 * s * horns])
             return np.minimum(main, np.minimum(occipital, temporal))
 
-        low, high = ((-2, -66, -26), (46, 44, 36)) if sign > 0 else ((-46, -66, -26), (2, 44, 36))
+        low, high = (-2 - far, -66 - far, -26 - far), (46 + far, 44 + far, 36 + far)
+        if sign < 0:
+            low, high = (-high[0], *low[1:]), (-low[0], *high[1:])
         canvas.shape(low, high, lateral, a.csf_hu, tissue=VENTRICLE)
-    third = 1.0 + 2.6 * a.atrophy
+    third = (1.0 + 2.6 * a.atrophy) * a.third_size
     canvas.shape(
         (-10, -26, -16),
         (10, 12, 14),
@@ -218,10 +221,11 @@ def _paint_ventricles(canvas: Canvas) -> None:
         a.csf_hu,
         tissue=VENTRICLE,
     )
+    fourth = size * a.fourth_size
     canvas.shape(
         (-16, -46, -54),
         (16, -20, -20),
-        lambda p: ellipsoid(p, (0, -31, -36), (8.0 * size**0.5, 5.0 * size, 12), (12, 0, 0)),
+        lambda p: ellipsoid(p, (0, -31, -36), (8.0 * fourth**0.5, 5.0 * fourth, 12), (12, 0, 0)),
         a.csf_hu,
         tissue=VENTRICLE,
     )

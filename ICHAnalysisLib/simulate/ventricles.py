@@ -19,12 +19,24 @@ _SHARES = np.array([1.0, 0.4, 0.6])
 
 
 def with_other_ventricles(anatomy: Anatomy, rng: np.random.Generator, strength: float = 1.0) -> Anatomy:
-    """The anatomy with ventricles of another size, trigones nearer to the midline and, in a third, a cavity there."""
+    """The anatomy with ventricles of another size and proportion, uneven ones and higher or lower ones.
+
+    Trigones lie nearer to the midline; in a third of the heads there is a cavity between the lateral ventricles.
+    """
+
+    def factor(log_low: float, log_high: float) -> float:
+        return float(np.exp(strength * rng.uniform(log_low, log_high)))
+
     return replace(
         anatomy,
-        ventricle_size=float(np.exp(strength * rng.uniform(-0.25, 0.4))),
+        ventricle_size=factor(-0.25, 0.4),
+        ventricle_asymmetry=anatomy.ventricle_asymmetry + strength * float(rng.normal(0, 0.12)),
         trigone_mm=23.0 - strength * float(rng.uniform(0.0, 11.0)),
         cavum_mm=strength * float(rng.uniform(2.0, 6.0)) if rng.random() < 1 / 3 else 0.0,
+        horn_size=factor(-0.3, 0.5),
+        third_size=factor(-0.3, 0.8),
+        fourth_size=factor(-0.4, 0.1),
+        lateral_shift_mm=(strength * float(rng.uniform(-5, 5)), strength * float(rng.uniform(-5, 5))),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -30,7 +30,19 @@ def test_drawn_sizes_and_shapes() -> None:
     assert 0.77 < sizes.min() < 0.8 and 1.45 < sizes.max() < 1.5
     assert 12 < trigones.min() < 13 and 22 < trigones.max() < 23
     assert (cavities > 0).mean() == pytest.approx(1 / 3, abs=0.08) and cavities[cavities > 0].min() > 2
-    assert all(replace(a, ventricle_size=1.0, trigone_mm=23.0, cavum_mm=0.0) == usual for a in drawn)
+    horns, thirds, fourths = (np.array([getattr(a, f"{n}_size") for a in drawn]) for n in ("horn", "third", "fourth"))
+    assert 0.74 < horns.min() < 0.78 and 1.6 < horns.max() < 1.65
+    assert 0.74 < thirds.min() < 0.78 and 2.1 < thirds.max() < 2.23
+    assert 0.67 < fourths.min() < 0.7 and 1.08 < fourths.max() < 1.11
+    shifts = np.array([a.lateral_shift_mm for a in drawn])
+    assert shifts.min() == pytest.approx(-5, abs=0.1) and shifts.max() == pytest.approx(5, abs=0.1)
+    assert np.std([a.ventricle_asymmetry for a in drawn]) == pytest.approx(0.12, abs=0.02)
+    everything = {f.name for f in fields(usual) if getattr(drawn[0], f.name) != getattr(usual, f.name)}
+    assert everything <= {
+        *("ventricle_size", "ventricle_asymmetry", "trigone_mm", "cavum_mm"),
+        *("horn_size", "third_size", "fourth_size", "lateral_shift_mm"),
+    }
+    assert with_other_ventricles(usual, rng, strength=0.0) == usual
 
 
 def test_they_are_painted() -> None:
@@ -45,3 +57,21 @@ def test_they_are_painted() -> None:
     cavity = ventricles(replace(usual, cavum_mm=5.0))
     middle = np.abs(x) < 1.5
     assert cavity[..., middle].sum() > 1.5 * before[..., middle].sum() and (before & ~cavity).mean() < 1e-3
+
+
+def test_proportions_are_painted() -> None:
+    usual = replace(draw_anatomy(np.random.default_rng(2)), atrophy=0.4)
+    before = ventricles(usual)
+    z, y, x = GRID.axes()
+    third = (slice(None), (np.abs(y + 8) < 10), (np.abs(x) < 9))
+
+    def within(mask: np.ndarray, part: tuple) -> int:
+        return int(mask[part[0]][:, part[1]][:, :, part[2]].sum())
+
+    assert within(ventricles(replace(usual, third_size=2.0)), third) > 1.3 * within(before, third)
+    assert ventricles(replace(usual, horn_size=1.5)).sum() > 1.1 * before.sum()
+    below = before[z < -24].sum()
+    assert ventricles(replace(usual, fourth_size=0.6))[z < -24].sum() < 0.85 * below
+    moved = ventricles(replace(usual, lateral_shift_mm=(5.0, 4.0)))
+    middles = [np.average(z, weights=mask[z > 0].sum() and mask.sum(axis=(1, 2)) * (z > 0)) for mask in (before, moved)]
+    assert 1.5 < middles[1] - middles[0] < 5
