@@ -54,6 +54,8 @@ class CaseSpec:
     def __post_init__(self) -> None:
         if self.volume_ml is not None and not 0.05 <= self.volume_ml <= 250:
             raise UsageError(f"Case: volume_ml {self.volume_ml} must lie between 0.05 and 250.")
+        if not 0 <= self.ventricles <= 1:
+            raise UsageError(f"Case: ventricles {self.ventricles} must lie between 0 and 1.")
         if self.location is not None and self.location not in clinic.LOCATION_SHARES:
             raise UsageError(f"Case: location {self.location!r} is not deep, lobar or subtentorial.")
         if self.center not in clinic.CENTERS:
@@ -206,6 +208,10 @@ def _on_background(volume: CTVolume, spec: CaseSpec, rng: np.random.Generator) -
     from ICHAnalysisLib.simulate import background as real
     from ICHAnalysisLib.simulate.ventricles import with_ventricles_resized
 
+    if spec.randomize <= 0 < spec.ventricles:
+        raise UsageError(
+            f"Case: ventricles {spec.ventricles} cannot vary in a head that is kept as it is; raise randomize above 0."
+        )
     prepared = real.prepare(volume)
     if spec.randomize <= 0:
         plan = prepared.plan

@@ -119,6 +119,13 @@ def test_ventricles_widen_inside_the_same_brain(head: CTVolume) -> None:
     assert np.ptp(brains) < 0.07 * (usual > 0).sum() * grid.voxel_ml
 
 
+def test_ventricles_that_cannot_vary_are_refused(head: CTVolume) -> None:
+    with pytest.raises(UsageError, match=r"ventricles 1\.5 must lie between 0 and 1"):
+        CaseSpec(ventricles=1.5)
+    with pytest.raises(UsageError, match=r"ventricles 0\.5 cannot vary .* raise randomize"):
+        simulate_case(1, CaseSpec(ventricles=0.5, randomize=0.0), head)
+
+
 def test_gap_of_the_skull_does_not_hide_the_brain(head: CTVolume) -> None:
     whole = prepare(head)
     open_skull = head.hu.copy()
