@@ -89,7 +89,7 @@ class SegmentationSession:
         if self.margin is None or not self.margin.network.cfg.unboxed:
             return ich, ivh
         other = self.margin.everywhere(self.stack, [int(s) for s in indices], self.variation)
-        return (1 - _UNBOXED_WEIGHT) * ich + _UNBOXED_WEIGHT * other, ivh
+        return (1 - _UNBOXED_WEIGHT) * ich + _UNBOXED_WEIGHT * beside_ivh(other, ivh), ivh
 
     def prompted(self, prompts: Prompts, ich: np.ndarray, ivh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The automatic (S, H, W) answers with the user's prompts obeyed.
@@ -144,10 +144,11 @@ class SegmentationSession:
             ivh[s] += cfg.weight * np.maximum(0.0, new_ivh[n] - ivh[s])
         return ich, ivh
 
-    def settled(self, ich: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    def settled(self, ich: np.ndarray, ivh: np.ndarray, kept: np.ndarray) -> np.ndarray:
         """The automatic (S, H, W) answer `ich` where the margin net was also asked about what it outlines in `kept`.
 
         kept: bool (S, H, W), the surroundings of the lesions that are shown. Nothing is added that does not touch them.
+        ivh: (S, H, W), what the margin net leaves alone.
         """
         result = ich * kept
         outline = result >= _OUTLINED
@@ -155,7 +156,7 @@ class SegmentationSession:
             return result
         boxes = boxes_around(outline)
         asked = [s for s, given in enumerate(boxes) if len(given)]
-        result[asked] = self._with_margins(ich[asked], asked, boxes, elsewhere=result[asked])
+        result[asked] = self._with_margins(ich[asked], asked, boxes, elsewhere=result[asked], ivh=ivh[asked])
         regions, _ = ndimage.label(result >= _OUTLINED, structure=CONNECTIVITY)
         return np.where((regions == 0) | np.isin(regions, regions[outline]), result, 0.0).astype(np.float32)
 
@@ -165,16 +166,20 @@ class SegmentationSession:
         indices: Sequence[int],
         boxes: Sequence[np.ndarray],
         elsewhere: np.ndarray | None = None,
+        ivh: np.ndarray | None = None,
     ) -> np.ndarray:
         """ICH-SCNet's (n, H, W) answer on slices `indices` joined with the margin net's on the `boxes` of every slice.
 
-        elsewhere: what stands where the margin net was not asked; `ich` where None.
+        elsewhere: what stands where the margin net was not asked; `ich` where None. ivh: (n, H, W), ventricular blood;
+        None where a user's box says that blood is hemorrhage.
         """
         chosen = [n for n, s in enumerate(indices) if len(boxes[s])]
         if self.margin is None or not chosen:
             return ich
         asked = [indices[n] for n in chosen]
         answer = self.margin.predict(self.stack, asked, [boxes[s] for s in asked], self.variation)
+        if ivh is not None:
+            answer = beside_ivh(answer, ivh[chosen])
         result = (ich if elsewhere is None else elsewhere).copy()
         result[chosen] = np.where(
             np.isnan(answer), result[chosen], (1 - _MARGIN_WEIGHT) * ich[chosen] + _MARGIN_WEIGHT * answer
@@ -282,6 +287,14 @@ def _joined(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
     """A tower's features of several slices as one batch; None for a tower that is not built."""
     built = [part for part in parts if part is not None]
     return torch.cat(built) if built else None
+
+
+def beside_ivh(ich: np.ndarray, ivh: np.ndarray) -> np.ndarray:
+    """The margin net's ICH probability as far as ICH-SCNet's of IVH leaves room, NaN where it was not asked.
+
+    A pixel's blood lies in tissue or in a ventricle, and the margin net does not know ventricles.
+    """
+    return np.minimum(ich, 1 - ivh)
 
 
 def without_negatives(given: SlicePrompts) -> SlicePrompts:

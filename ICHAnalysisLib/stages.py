@@ -214,7 +214,7 @@ def segment(
     presence = fused_presence(slices.scan_probability, candidates, options.fusion)
     automatic = presence >= options.fusion.threshold
     shown = keep_candidates(seen.components, candidates) if automatic else np.zeros(seen.ich.shape, bool)
-    ich_auto = session.settled(np.where(seen.components > 0, seen.ich * shown, seen.ich), shown)
+    ich_auto = session.settled(np.where(seen.components > 0, seen.ich * shown, seen.ich), ivh, shown)
     findings: list[Finding] = []
     if prompts is not None and not prompts.empty:
         ich_final, ivh = session.prompted(prompts, ich_auto, ivh)

@@ -138,7 +138,7 @@ def vary(
         if prompts is not None and not prompts.empty:
             answer, _ = other.prompted(prompts, answer, ivh)
         else:
-            answer = other.settled(answer, near)
+            answer = other.settled(answer, ivh, near)
         found = (answer >= threshold) & near
         volumes.append(float(np.count_nonzero(found, axis=(1, 2)) @ pixel_ml))
         poor.append(other.poor_probability(slices.tolist(), found))

@@ -1,5 +1,5 @@
 """Checkpoint to library weights: `python -m Training.export CHECKPOINT --out FILE.safetensors [--evaluation DIR]
-[--cohort DIR]`.
+[--cohort DIR] [--mean-with FILE]`.
 
 The file holds the network's config, preprocessing and card; FILE.md beside it is the model card for people.
 Exit status: 0, or 2 where something does not fit.
@@ -19,7 +19,7 @@ import torch
 
 from ICHAnalysisLib.config.base import to_dict
 from ICHAnalysisLib.errors import ICHAnalysisError, UsageError
-from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, save_weights
+from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, save_weights, weights_path
 from Training.cohort_figures import as_markdown
 from Training.distributed import World
 from Training.run import load_trained
@@ -37,12 +37,15 @@ def export(
     evaluation: Path | None = None,
     note: str = "",
     cohort: Path | None = None,
+    mean_with: str | None = None,
 ) -> LoadedWeights:
     """Write the weights file and its model card; returns the file as read back.
 
     evaluation: folder of `Training.evaluate`, whose metrics and intervals go into the card. cohort: folder of
-    `Training.cohort`, the figures of the whole analysis with these weights.
-    Raises UsageError where it does not belong to the checkpoint, WeightsError where the weights do not fit in fp16.
+    `Training.cohort`, the figures of the whole analysis with these weights. mean_with: a weights file, or "default" for
+    the shipped one, that these weights are averaged with.
+    Raises UsageError where one of these does not belong to the checkpoint, WeightsError where the weights do not fit in
+    fp16.
     """
     cfg, task, model, state = load_trained(checkpoint, weights, World(torch.device("cpu")))
     exported = task.export(model)
@@ -61,6 +64,7 @@ def export(
             "hours": round(state["progress"]["seconds"] / 3600, 2),
             "items_seen": state["progress"]["items_seen"],
             "weights": "running average" if averaged else "last",
+            **({} if mean_with is None else {"mean_with": Path(mean_with).name}),
             "seed": cfg.loop.seed,
             "optimizer": to_dict(cfg.optimizer),
             "code": git_state(),
@@ -72,11 +76,28 @@ def export(
         "note": note,
     }
     tensors = task.export_state(model.state_dict())
+    if mean_with is not None:
+        other = load_weights(weights_path(exported.network) if mean_with == "default" else mean_with, exported.network)
+        config = json.loads(json.dumps(to_dict(exported.config)))  # as the other file's was read
+        if (other.config, other.preprocess) != (config, exported.preprocess):
+            raise UsageError(f"{mean_with}: these weights are of another configuration or preprocessing; no mean is made.")
+        tensors = mean_of(tensors, other.state_dict)
     path = save_weights(out, exported.network, exported.config, exported.preprocess, tensors, finite(card))
     loaded = load_weights(path, exported.network)
     write_text(path.with_suffix(".md"), model_card(loaded))
     log.info("%s: %.2f MB, %d tensors", path, os.path.getsize(path) / 1e6, len(tensors))
     return loaded
+
+
+def mean_of(tensors: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The mean of two state dicts of one network, both as a weights file holds them (fp16); counters are the first's.
+
+    Between the weights before and after a further stage, what the stage teaches and what it loses are weighed evenly.
+    """
+    return {
+        key: 0.5 * (value.to(torch.float16).float() + others[key]) if value.is_floating_point() else value
+        for key, value in tensors.items()
+    }
 
 
 def trained_on(facts: dict[str, Any]) -> str:
@@ -146,12 +167,13 @@ def _data_lines(card: dict[str, Any]) -> list[str]:
         lines.append(f"| {split} | {facts['cases']} | {facts['patients']} | {facts['simulated']} | {sources} |")
     code = training["code"]["commit"] or "not under git"
     changed = ", with local changes" if training["code"]["changed"] else ""
+    mean = f", their mean with those of {training['mean_with']}" if training.get("mean_with") else ""
     return [
         *lines,
         "",
         f"{training['items_seen']} items in {training['step']} steps, {training['hours']} hours; "
         f"{training['optimizer']['name']} with lr {training['optimizer']['lr']:g}; seed {training['seed']}; "
-        f"weights: {training['weights']}; started from: {training.get('started_from') or 'random weights'}; "
+        f"weights: {training['weights']}{mean}; started from: {training.get('started_from') or 'random weights'}; "
         f"code: {code}{changed}.",
     ]
 
@@ -182,12 +204,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", default="auto", choices=("auto", "average", "last"))
     parser.add_argument("--evaluation", type=Path, help="folder of Training.evaluate, for the card")
     parser.add_argument("--cohort", type=Path, help="folder of Training.cohort, for the card")
+    parser.add_argument("--mean-with", metavar="FILE", help='weights to average with; "default": the shipped ones')
     parser.add_argument("--note", default="", help="a sentence for the card")
     args = parser.parse_args(argv)
     start_logging()
     try:
         name = args.name or args.out.stem
-        loaded = export(args.checkpoint, args.out, name, args.weights, args.evaluation, args.note, args.cohort)
+        loaded = export(
+            args.checkpoint, args.out, name, args.weights, args.evaluation, args.note, args.cohort, args.mean_with
+        )
     except ICHAnalysisError as error:
         log.error("%s", error)
         return 2

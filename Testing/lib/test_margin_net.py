@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ICHAnalysisLib.config.analyze import ProposalConfig
 from ICHAnalysisLib.config.base import to_dict
 from ICHAnalysisLib.config.margin_net import PREPROCESS, PRESETS
 from ICHAnalysisLib.errors import UsageError
@@ -24,7 +25,9 @@ from ICHAnalysisLib.networks.margin_net import MarginNet
 from ICHAnalysisLib.overlap import dice
 from ICHAnalysisLib.predict import MarginPredictor, Models
 from ICHAnalysisLib.preprocess import SliceStack, log_heights, slice_channels, with_neighbors
-from ICHAnalysisLib.segmentation_session import SegmentationSession
+from ICHAnalysisLib.prompt_projection import StackPrompts
+from ICHAnalysisLib.prompts import SlicePrompts
+from ICHAnalysisLib.segmentation_session import SegmentationSession, beside_ivh
 from ICHAnalysisLib.variations import VARIATIONS, Variation
 from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, weights_path
 from Testing.lib.norms import draw_statistics
@@ -216,14 +219,45 @@ def test_what_is_settled_is_joined_near_the_outline_and_nothing_is_added_elsewhe
     ich[1:3, 20:30, 24:40] = 0.8
     ich[4, 50:60, 50:60] = 0.9  # outlined and not kept
     outline = ich == np.float32(0.8)
-    found = session.settled(ich, outline)
+    ivh = np.zeros_like(ich)
+    found = session.settled(ich, ivh, outline)
     assert found[1, 25, 26] == pytest.approx(0.4 * 0.8)  # the margin net refuses it
     assert found[1, 25, 36] == pytest.approx(0.4 * 0.8 + 0.6 * 0.9)
     assert found[1, 25, 41] == 0.0  # beyond the box
     assert found[3, 25, 36] == pytest.approx(0.6 * 0.9)  # just beyond the lesion, which it touches
     assert not found[4].any()
-    assert not session.settled(ich, np.zeros_like(outline)).any()
-    np.testing.assert_array_equal(SegmentationSession(None, stack, None).settled(ich, outline), ich * outline)  # type: ignore[arg-type]
+    assert not session.settled(ich, ivh, np.zeros_like(outline)).any()
+    alone = SegmentationSession(None, stack, None)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(alone.settled(ich, ivh, outline), ich * outline)
+    ivh[3] = 0.9  # where the margin net would go on, and ICH-SCNet sees a ventricle
+    within = session.settled(ich, ivh, outline)
+    np.testing.assert_array_equal(within[1], found[1])
+    assert within[3].max() == pytest.approx(0.1)
+
+
+def test_ventricular_blood_leaves_little_room_for_hemorrhage() -> None:
+    ich, ivh = np.array([0.9, 0.9, 0.2, 0.0], np.float32), np.array([0.0, 0.8, 0.3, 1.0], np.float32)
+    np.testing.assert_allclose(beside_ivh(ich, ivh), [0.9, 0.2, 0.2, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_raised_answers_leave_room_for_ventricular_blood(boxed: bool) -> None:
+    class Raising(SegmentationSession):
+        def predict(self, indices, prompts=None, with_outcome=False):
+            ich = np.full((len(indices), *self.stack.hu.shape[1:]), 0.9, np.float32)
+            return ich, np.where(np.arange(ich.shape[-1]) < 32, np.float32(0.8), np.float32(0.1))[None, None] + 0 * ich
+
+    stack = noise_stack()
+    ich, ivh = np.full(stack.hu.shape, 0.6, np.float32), np.zeros(stack.hu.shape, np.float32)
+    ivh[..., :32] = 0.7
+    slices = [SlicePrompts.of_boxes([np.array([0, 0, 64, 64])] if boxed else []) for _ in stack.hu]
+    mask = np.full(len(slices), boxed)
+    proposed = StackPrompts(tuple(slices), mask, np.zeros_like(mask), False)
+    raised, blood = Raising(None, stack, None).refined(ich, ivh, proposed, ProposalConfig())  # type: ignore[arg-type]
+    assert (raised <= 1 - blood + 1e-6).all()
+    assert raised[0, 5, 5] == pytest.approx(1 - (0.7 + boxed * 0.25 * 0.1))
+    assert raised[0, 5, 50] == pytest.approx(0.6 + boxed * 0.25 * 0.3)
+    assert ich.min() == np.float32(0.6)  # what was given is kept
 
 
 def test_a_folder_of_other_weights_needs_no_margin_net(tmp_path: Path) -> None:

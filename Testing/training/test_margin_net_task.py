@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cached_heads import make_cache, write_head
 
 from ICHAnalysisLib.config.margin_net import PREPROCESS, PRESETS
 from ICHAnalysisLib.errors import UsageError
-from ICHAnalysisLib.weights.registry import load_weights
+from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, save_weights
 from Training import export, train
 from Training.config import config_from_dict
 from Training.data.augment import AugmentConfig
@@ -42,6 +43,26 @@ def test_a_run_learns_to_outline_what_a_box_holds_and_is_exported(tmp_path: Path
     assert export.main([str(tmp_path / "run" / "checkpoints" / "best.pt"), "--out", str(out)]) == 0
     loaded = load_weights(out, "margin_net")
     assert loaded.preprocess == SEEN and loaded.config["widths"] == [4, 8]
+    check_mean(tmp_path / "run" / "checkpoints" / "best.pt", loaded, tmp_path)
+
+
+def check_mean(checkpoint: Path, alone: LoadedWeights, folder: Path) -> None:
+    """A further export is averaged with another file of the same network, and with no other."""
+    other, mean = folder / "other.safetensors", folder / "mean.safetensors"
+    shifted = {k: v + 1 if v.is_floating_point() else v + 5 for k, v in alone.state_dict.items()}
+    save_weights(other, "margin_net", alone.config, SEEN, shifted, {})
+    assert export.main([str(checkpoint), "--out", str(mean), "--mean-with", str(other)]) == 0
+    found = load_weights(mean, "margin_net")
+    for key, value in alone.state_dict.items():
+        expected = value + 0.5 if value.is_floating_point() else value  # counters are no weights
+        torch.testing.assert_close(found.state_dict[key], expected, rtol=1e-3, atol=1e-3)
+    assert found.card["training"]["mean_with"] == "other.safetensors"
+    assert "their mean with those of other.safetensors" in mean.with_suffix(".md").read_text()
+    mean.unlink()
+    assert export.main([str(checkpoint), "--out", str(mean), "--mean-with", "default"]) == 2  # of the compact preset
+    save_weights(other, "candidate_net", {}, SEEN, shifted, {})
+    assert export.main([str(checkpoint), "--out", str(mean), "--mean-with", str(other)]) == 2
+    assert not mean.exists()
 
 
 def test_slices_just_beyond_a_clot_are_drawn_in_training_alone(tmp_path: Path) -> None:
