@@ -80,7 +80,9 @@ def export(
         other = load_weights(weights_path(exported.network) if mean_with == "default" else mean_with, exported.network)
         config = json.loads(json.dumps(to_dict(exported.config)))  # as the other file's was read
         if (other.config, other.preprocess) != (config, exported.preprocess):
-            raise UsageError(f"{mean_with}: these weights are of another configuration or preprocessing; no mean is made.")
+            raise UsageError(
+                f"{mean_with}: these weights are of another configuration or preprocessing; no mean is made."
+            )
         tensors = mean_of(tensors, other.state_dict)
     path = save_weights(out, exported.network, exported.config, exported.preprocess, tensors, finite(card))
     loaded = load_weights(path, exported.network)
