@@ -62,7 +62,7 @@ class _Property:
 
 def build() -> types.ModuleType:
     """Make the application, patch the classes, and publish the modules `qt` and `ctk`; returns `qt`."""
-    _spare_none()
+    _spare_constants()
     arguments = [*sys.argv[:1], "-platform", os.environ["QT_QPA_PLATFORM"]]
     application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(arguments)
     qt = types.ModuleType("qt", "PySide6 as PythonQt shows Qt")
@@ -82,12 +82,13 @@ def build() -> types.ModuleType:
     return qt
 
 
-def _spare_none() -> None:
-    """Give None references to lose: PySide6 6.12 drops one at each call that returns nothing, which ends a Python
-    before 3.12 (where None became immortal) in a fatal error."""
+def _spare_constants() -> None:
+    """Give None, True and False references to lose: PySide6 6.12 drops one at each call that returns nothing or a bool,
+    which ends a Python before 3.12 (where they became immortal) in a fatal error. A slow machine, which waits in more
+    calls, loses more than a million in a run; so the counts are raised by more than any run can lose."""
     if sys.version_info < (3, 12):
-        spare = (None,) * 1_000_000
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(spare))  # never freed, and never given back
+        for constant in (None, True, False):
+            ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40
 
 
 def _record_printed() -> None:
