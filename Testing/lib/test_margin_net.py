@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from ICHAnalysisLib.config.analyze import ProposalConfig
 from ICHAnalysisLib.config.base import to_dict
 from ICHAnalysisLib.config.margin_net import PREPROCESS, PRESETS
 from ICHAnalysisLib.errors import UsageError
@@ -25,8 +25,6 @@ from ICHAnalysisLib.networks.margin_net import MarginNet
 from ICHAnalysisLib.overlap import dice
 from ICHAnalysisLib.predict import MarginPredictor, Models
 from ICHAnalysisLib.preprocess import SliceStack, log_heights, slice_channels, with_neighbors
-from ICHAnalysisLib.prompt_projection import StackPrompts
-from ICHAnalysisLib.prompts import SlicePrompts
 from ICHAnalysisLib.segmentation_session import SegmentationSession, beside_ivh
 from ICHAnalysisLib.variations import VARIATIONS, Variation
 from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, weights_path
@@ -232,32 +230,29 @@ def test_what_is_settled_is_joined_near_the_outline_and_nothing_is_added_elsewhe
     ivh[3] = 0.9  # where the margin net would go on, and ICH-SCNet sees a ventricle
     within = session.settled(ich, ivh, outline)
     np.testing.assert_array_equal(within[1], found[1])
-    assert within[3].max() == pytest.approx(0.1)
+    assert within[3].max() == pytest.approx(0.6 * 0.1)
 
 
 def test_ventricular_blood_leaves_little_room_for_hemorrhage() -> None:
-    ich, ivh = np.array([0.9, 0.9, 0.2, 0.0], np.float32), np.array([0.0, 0.8, 0.3, 1.0], np.float32)
-    np.testing.assert_allclose(beside_ivh(ich, ivh), [0.9, 0.2, 0.2, 0.0], atol=1e-6)
+    ich, ivh = np.array([0.9, 0.9, 0.2, np.nan], np.float32), np.array([0.0, 0.8, 0.3, 1.0], np.float32)
+    np.testing.assert_allclose(beside_ivh(ich, ivh), [0.9, 0.2, 0.2, np.nan], atol=1e-6)  # NaN: not asked
 
 
-@pytest.mark.parametrize("boxed", [False, True])
-def test_raised_answers_leave_room_for_ventricular_blood(boxed: bool) -> None:
-    class Raising(SegmentationSession):
+def test_without_a_box_the_margin_net_leaves_ventricular_blood_alone() -> None:
+    class Ventricle(SegmentationSession):
         def predict(self, indices, prompts=None, with_outcome=False):
-            ich = np.full((len(indices), *self.stack.hu.shape[1:]), 0.9, np.float32)
-            return ich, np.where(np.arange(ich.shape[-1]) < 32, np.float32(0.8), np.float32(0.1))[None, None] + 0 * ich
+            shape = (len(indices), *self.stack.hu.shape[1:])
+            return np.full(shape, 0.3, np.float32), np.where(np.arange(shape[2]) < 32, 0.9, 0.0) + np.zeros(shape)
 
-    stack = noise_stack()
-    ich, ivh = np.full(stack.hu.shape, 0.6, np.float32), np.zeros(stack.hu.shape, np.float32)
-    ivh[..., :32] = 0.7
-    slices = [SlicePrompts.of_boxes([np.array([0, 0, 64, 64])] if boxed else []) for _ in stack.hu]
-    mask = np.full(len(slices), boxed)
-    proposed = StackPrompts(tuple(slices), mask, np.zeros_like(mask), False)
-    raised, blood = Raising(None, stack, None).refined(ich, ivh, proposed, ProposalConfig())  # type: ignore[arg-type]
-    assert (raised <= 1 - blood + 1e-6).all()
-    assert raised[0, 5, 5] == pytest.approx(1 - (0.7 + boxed * 0.25 * 0.1))
-    assert raised[0, 5, 50] == pytest.approx(0.6 + boxed * 0.25 * 0.3)
-    assert ich.min() == np.float32(0.6)  # what was given is kept
+    class Everywhere(Halves):
+        network = SimpleNamespace(cfg=SimpleNamespace(unboxed=True))
+
+        def everywhere(self, stack, indices, variation):
+            return np.full((len(indices), *stack.hu.shape[1:]), 0.8, np.float32)
+
+    found, _ = Ventricle(None, noise_stack(), None, Everywhere()).unprompted([1, 3])  # type: ignore[arg-type]
+    np.testing.assert_allclose(found[..., :32], 0.5 * (0.3 + 0.1), atol=1e-6)
+    np.testing.assert_allclose(found[..., 32:], 0.5 * (0.3 + 0.8), atol=1e-6)
 
 
 def test_a_folder_of_other_weights_needs_no_margin_net(tmp_path: Path) -> None:
