@@ -108,7 +108,7 @@ def test_the_task_learns_sizes_in_mm_of_stretched_scans(tmp_path: Path) -> None:
     assert float(batch["voxel_ml"][0]) == pytest.approx(item["voxel_ml"])
     assert (item["labels"] == 1).sum() > 0
     model = task.build_model()
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)  # at 3e-3 some starts die, on some processors this one
     for _ in range(120):
         loss = total_loss(task.losses(model, batch, 0))
         optimizer.zero_grad()
@@ -118,7 +118,7 @@ def test_the_task_learns_sizes_in_mm_of_stretched_scans(tmp_path: Path) -> None:
     with torch.no_grad():
         rows = task.predict(model, batch)
     for row in rows:
-        assert row["size_mm"] == pytest.approx(float(size_of_volume(row["volume_ml"])), abs=6.0)
+        assert row["size_mm"] == pytest.approx(float(size_of_volume(row["volume_ml"])), abs=1.0)
     heat = volume_heatmap(model, batch["image"][:1], voxel_ml=batch["voxel_ml"][:1].float())
     assert heat.shape == (16, 32, 32) and 0 <= heat.min() <= heat.max() <= 1
 
