@@ -65,7 +65,7 @@ class FusionConfig:
     slice_logit: float = 0.0  # weight of the mean logit of DTViT's three highest slices; candidates hold all it adds
     lesion_evidence: float = 0.733  # weight of the log-odds of the likeliest candidate
     intercept: float = 0.65
-    threshold: float = 0.8
+    threshold: float = 0.75
 
 
 @dataclass(frozen=True)
