@@ -19,10 +19,11 @@ import torch
 
 from ICHAnalysisLib.config.base import to_dict
 from ICHAnalysisLib.errors import ICHAnalysisError, UsageError
-from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, save_weights, weights_path
+from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, save_weights
 from Training.cohort_figures import as_markdown
 from Training.distributed import World
-from Training.run import load_trained
+from Training.run import load_trained, named_weights
+from Training.tasks.base import Export
 from Training.train import start_logging
 from Training.watch import finite, git_state, write_text
 
@@ -77,13 +78,7 @@ def export(
     }
     tensors = task.export_state(model.state_dict())
     if mean_with is not None:
-        other = load_weights(weights_path(exported.network) if mean_with == "default" else mean_with, exported.network)
-        config = json.loads(json.dumps(to_dict(exported.config)))  # as the other file's was read
-        if (other.config, other.preprocess) != (config, exported.preprocess):
-            raise UsageError(
-                f"{mean_with}: these weights are of another configuration or preprocessing; no mean is made."
-            )
-        tensors = mean_of(tensors, other.state_dict)
+        tensors = mean_of(tensors, exported, named_weights(mean_with, exported.network))
     path = save_weights(out, exported.network, exported.config, exported.preprocess, tensors, finite(card))
     loaded = load_weights(path, exported.network)
     write_text(path.with_suffix(".md"), model_card(loaded))
@@ -91,13 +86,17 @@ def export(
     return loaded
 
 
-def mean_of(tensors: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The mean of two state dicts of one network, both as a weights file holds them (fp16); counters are the first's.
+def mean_of(tensors: dict[str, torch.Tensor], exported: Export, other: LoadedWeights) -> dict[str, torch.Tensor]:
+    """The mean of what is exported and of other weights, both as a file holds them (fp16); counters are the first's.
 
     Between the weights before and after a further stage, what the stage teaches and what it loses are weighed evenly.
+    Raises UsageError where the other weights are of another configuration or preprocessing.
     """
+    config = json.loads(json.dumps(to_dict(exported.config)))  # as the other file's was read
+    if (other.config, other.preprocess) != (config, exported.preprocess):
+        raise UsageError(f"{other.path}: these weights are of another configuration or preprocessing; no mean is made.")
     return {
-        key: 0.5 * (value.to(torch.float16).float() + others[key]) if value.is_floating_point() else value
+        key: 0.5 * (value.to(torch.float16).float() + other.state_dict[key]) if value.is_floating_point() else value
         for key, value in tensors.items()
     }
 

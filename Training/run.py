@@ -121,8 +121,12 @@ def build_run(cfg: RunConfig, world: World, state: dict[str, Any] | None, accept
 
 def _initial_weights(task: TaskConfig) -> LoadedWeights:
     """The weights that `task.initial` names; those of another network are refused, and `load_state` is strict."""
-    path = weights_path(task.name) if task.initial == "default" else str(task.initial)
-    return load_weights(path, task.name if task.name in FILE_NAMES else None)
+    return named_weights(str(task.initial), task.name if task.name in FILE_NAMES else None)
+
+
+def named_weights(name: str, network: str | None) -> LoadedWeights:
+    """Weights by a file's path, or by "default" the shipped ones of `network`; raises what `load_weights` raises."""
+    return load_weights(weights_path(network) if name == "default" and network else name, network)
 
 
 def load_trained(path: str | os.PathLike, weights: str, world: World) -> tuple[RunConfig, Task, nn.Module, dict]:
