@@ -133,21 +133,22 @@ def analyze(
     clock.stage("preprocess", 0.08, "Preparing the slices")
     axial = axial_copy(volume)  # the volume itself unless its slices are not axial or sheared (hazards 2 and 24)
     evidence = Evidence.of(axial, models)
-    clock.stage("slices", 0.18, "Looking for hemorrhage slice by slice")
-    slices = see_slices(evidence, models)
-    clock.stage("segmentation", 0.35, "Outlining the hemorrhage")
-    segmented = segment(evidence, slices, models, prompts, clinical, text, options)
-    clock.stage("scan", 0.70, "Measuring the whole scan")
-    labels = return_to_original(segmented.labels, axial, volume, order=0)
+    clock.stage("scan", 0.16, "Looking at the whole scan")
     with beside(1) as submit:
-        scanning = submit(see_scan, evidence, models, want_heatmap=options.heatmap and segmented.positive)
-        brain = evidence.brain_native if axial is volume else None
-        midline = describe_midline(volume, labels, brain) if labels.any() else {}
+        scanning = submit(see_scan, evidence, models, want_heatmap=options.heatmap)
+        brain = evidence.brain_native  # what the slices need next
         scan = scanning.result()
-    clock.stage("measure", 0.90, "Measuring volumes and scores")
+    clock.stage("slices", 0.26, "Looking for hemorrhage slice by slice")
+    slices = see_slices(evidence, models)
+    clock.stage("segmentation", 0.42, "Outlining the hemorrhage")
+    segmented = segment(evidence, slices, scan, models, prompts, clinical, text, options)
+    clock.stage("measure", 0.85, "Measuring volumes and scores")
+    labels = return_to_original(segmented.labels, axial, volume, order=0)
+    midline = describe_midline(volume, labels, brain if axial is volume else None) if labels.any() else {}
+    heatmap = scan.native_heatmap() if segmented.positive else None
     arrays = AnalysisArrays(
         labels=labels,
-        heatmap=None if scan.heatmap is None else return_to_original(scan.heatmap, axial, volume, order=1),
+        heatmap=None if heatmap is None else return_to_original(heatmap, axial, volume, order=1),
         probability=return_to_original(segmented.probability, axial, volume, order=1),
     )
     analysis = _assemble(volume, slices, segmented, scan, arrays, clinical, models, options)
@@ -244,7 +245,7 @@ def _assemble(
             positive=segmented.positive,
             slices=slices.native_presence() if seen is volume else (),
             threshold=options.fusion.threshold,
-            origin="DTViT's slices and ICH-SCNet's lesion evidence, fused; calibrated on simulated scans",
+            origin="the likeliest lesion by all networks' evidence, fused; calibrated on simulated scans",
         ),
         location=location,
         lesions=describe_lesions(volume, ich),

@@ -17,6 +17,9 @@ from ICHAnalysisLib.preprocess import SliceStack
 _SKULL_MM = 6.0
 #: Probabilities this close to 0 and 1 are as good as certain.
 _FLOOR = 1e-3
+#: Blood fractions below this are as good as none; and the one that speaks neither for nor against a candidate, which
+#: stands where the volume net tells none.
+_BLOOD_FLOOR, NEUTRAL_BLOOD = 0.01, 0.09
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +27,8 @@ class CandidateView:
     """What candidates are measured on, all on one stack.
 
     components: int (S, H, W), every candidate's label. ich, ivh: (S, H, W) the unprompted probabilities.
-    slice_presence: (S,) DTViT's probability, NaN where it did not look. brain: bool (S, H, W).
+    slice_presence: (S,) DTViT's probability, NaN where it did not look. brain: bool (S, H, W). blood: (S, H, W), the
+    volume net's blood fraction of the cell around each voxel, or None.
     """
 
     stack: SliceStack
@@ -33,6 +37,7 @@ class CandidateView:
     ivh: np.ndarray
     slice_presence: np.ndarray
     brain: np.ndarray
+    blood: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class CandidateFacts:
     """One candidate. presence: DTViT's highest probability among its slices, 1 where it looked at none of them.
 
     in_brain, near_skull: shares of its voxels inside the brain, and closer than 6 mm to the brain's edge in their
-    slice. height_mm: of the slices it reaches. appearance: the candidate net's log-odds, 0 where it was not asked.
+    slice. height_mm: of the slices it reaches. scan_blood: the highest blood fraction that the volume net gives a cell
+    it reaches into. appearance: the candidate net's log-odds, 0 where it was not asked.
     """
 
     volume_ml: float
@@ -52,6 +58,7 @@ class CandidateFacts:
     in_brain: float
     near_skull: float
     height_mm: float
+    scan_blood: float = NEUTRAL_BLOOD
     appearance: float = 0.0
 
     def terms(self) -> dict[str, float]:
@@ -66,6 +73,7 @@ class CandidateFacts:
             "near_skull": self.near_skull,
             "near_skull_volume": self.near_skull * log_volume,
             "log_height": float(np.log(self.height_mm)),
+            "scan_blood": float(np.log((self.scan_blood + _BLOOD_FLOOR) / (NEUTRAL_BLOOD + _BLOOD_FLOOR))),
             "appearance": self.appearance,
         }
 
@@ -94,6 +102,7 @@ def measure_candidate(label: int, box: tuple[slice, ...], view: CandidateView) -
         in_brain=float(view.brain[box][inside].mean()),
         near_skull=_near_skull(view.components[wide] == label, view.brain[wide], stack.spacing_mm),
         height_mm=float(np.sum(stack.heights_mm[box[0]])),
+        scan_blood=NEUTRAL_BLOOD if view.blood is None else float(view.blood[box][inside].max()),
     )
 
 

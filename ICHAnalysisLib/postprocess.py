@@ -65,6 +65,7 @@ def find_candidates(
     *,
     first: np.ndarray | None = None,
     ivh: np.ndarray | None = None,
+    blood: np.ndarray | None = None,
     judge: Judge | None = None,
 ) -> tuple[np.ndarray, list[Candidate]]:
     """Components of (S, H, W) ICH `probability` at the mask threshold: (component labels, candidates).
@@ -72,7 +73,8 @@ def find_candidates(
     first, ivh: (S, H, W) the unprompted probabilities, which judge the candidates; `probability` itself and 0 where
     None. slice_presence: (S,) DTViT's probability of each stack slice, NaN where not assessed. brain: (S, H, W) bool;
     it refuses candidates that lie mostly outside, and cuts none, since its own margin is less exact than a lesion's.
-    judge: log-odds by appearance of the candidates that no hard rule refuses.
+    blood: (S, H, W), the volume net's blood fractions, where it tells any. judge: log-odds by appearance of the
+    candidates that no hard rule refuses.
     """
     components, count = ndimage.label(probability >= rules.mask_threshold, structure=CONNECTIVITY)
     view = CandidateView(
@@ -82,6 +84,7 @@ def find_candidates(
         np.zeros_like(probability) if ivh is None else ivh,
         slice_presence,
         brain,
+        blood,
     )
     boxes = ndimage.find_objects(components, max_label=count)
     facts = [measure_candidate(label, box, view) for label, box in enumerate(boxes, start=1)]

@@ -101,12 +101,14 @@ class DTViTPredictor(Predictor):
 
 @dataclass(frozen=True, eq=False)
 class VolumeAnswer:
-    """The volume net's answer; heatmap (S, H, W) on the stack in [0, 1] or None."""
+    """The volume net's answer. heatmap: (S, H, W) on the stack in [0, 1], or None. blood: (S, H, W), the blood fraction
+    of the cell that each voxel lies in, or None where the network tells none."""
 
     volume_ml: float
     interval: Interval
     poor_probability: float
     heatmap: np.ndarray | None
+    blood: np.ndarray | None
 
 
 class VolumeNetPredictor(Predictor):
@@ -119,7 +121,7 @@ class VolumeNetPredictor(Predictor):
             raise WeightsError("These volume net weights hold one head; an analysis needs the size and the outcome.")
 
     def predict(self, stack: SliceStack, want_heatmap: bool) -> VolumeAnswer:
-        """The answer for one stack; the heatmap costs a backward pass."""
+        """The answer for one stack, the mean of the scan's and of its mirror image's; the heatmap is the scan's."""
         cfg = self.preprocess
         spacing = float(stack.spacing_mm[0])
         stretch = None
@@ -129,27 +131,44 @@ class VolumeNetPredictor(Predictor):
         voxel = torch.tensor([stretch.voxel_ml], device=self.device) if stretch else None
         channels = channels_of(hu, cfg).transpose(1, 0, 2, 3)  # (C, D, h, w)
         scan = torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32))[None].to(self.device)
-        small = None
+        output, small = self._mirrored_mean(scan, voxel, want_heatmap)
+
+        def on_stack(grid: np.ndarray) -> np.ndarray:
+            if stretch:
+                return stretch.back(grid)
+            return scan_to_stack(grid, stack.positions_mm, spacing, stack.hu.shape[1], cfg)
+
+        size = float(output["size_mm"][0])
+        logits = output["outcome_logits"][0] / float(self.weights.card.get("temperature", 1.0))
+        poor = float(logits.softmax(dim=0)[1])
+        blood = None
+        if "blood" in output:
+            cells = torch.nn.functional.interpolate(output["blood"][:, None], size=scan.shape[2:], mode="nearest")
+            blood = on_stack(cells[0, 0].cpu().numpy())
+        bands, error_sd = self.weights.card.get("bands"), float(self.weights.card.get("error_sd_mm") or 0.0)
+        interval = volume_interval(size, None if bands is None else SizeBands.from_dict(bands), error_sd_mm=error_sd)
+        heatmap = None if small is None else on_stack(small)
+        return VolumeAnswer(float(volume_of_size(size, error_sd)), interval, poor, heatmap, blood)
+
+    def _mirrored_mean(
+        self, scan: torch.Tensor, voxel: torch.Tensor | None, want_heatmap: bool
+    ) -> tuple[dict[str, torch.Tensor], np.ndarray | None]:
+        """size_mm (1,), outcome_logits (1, 2) and, where the network has them, the cells' blood fractions "blood"
+        (1, d, h, w), of the scan (1, C, D, H, W) and its mirror image; and the scan's attention (D, H, W)."""
+        besides, small = () if voxel is None else (voxel,), None
         with torch.inference_mode(), self.autocast():
             if want_heatmap:
                 from ICHAnalysisLib.gradcam import volume_answer_and_heatmap
 
-                output, small = volume_answer_and_heatmap(self.network, scan, voxel_ml=voxel)
+                first, small = volume_answer_and_heatmap(self.network, scan, voxel_ml=voxel)
             else:
-                output = self.network(scan) if voxel is None else self.network(scan, voxel)
-        size = float(output["size_mm"].float()[0])
-        logits = output["outcome_logits"].float()[0] / float(self.weights.card.get("temperature", 1.0))
-        poor = float(logits.softmax(dim=0)[1])
-        heatmap = None
-        if small is not None:
-            heatmap = (
-                stretch.back(small)
-                if stretch
-                else scan_to_stack(small, stack.positions_mm, spacing, stack.hu.shape[1], cfg)
-            )
-        bands, error_sd = self.weights.card.get("bands"), float(self.weights.card.get("error_sd_mm") or 0.0)
-        interval = volume_interval(size, None if bands is None else SizeBands.from_dict(bands), error_sd_mm=error_sd)
-        return VolumeAnswer(float(volume_of_size(size, error_sd)), interval, poor, heatmap)
+                first = self.network(scan, *besides)
+            second = self.network(scan.flip(-1), *besides)
+            mean = {name: (first[name] + second[name]).float() / 2 for name in ("size_mm", "outcome_logits")}
+            if "density_logits" in first:
+                here, mirrored = (torch.sigmoid(output["density_logits"].float()) for output in (first, second))
+                mean["blood"] = (here + mirrored.flip(-1)) / 2
+        return mean, small
 
 
 class ICHSCNetPredictor(Predictor):

@@ -127,12 +127,19 @@ class Segmented:
 
 @dataclass(frozen=True, eq=False)
 class ScanAnswer:
-    """The volume net's answer; heatmap on the acquired slices or None."""
+    """The volume net's answer. heatmap: (S, H, W) on the stack, or None. blood: (S, H, W), the blood fraction of the
+    cell around each voxel, or None where the network tells none."""
 
+    stack: SliceStack
     volume_ml: float
     interval: Interval
     poor_probability: float
     heatmap: np.ndarray | None
+    blood: np.ndarray | None
+
+    def native_heatmap(self) -> np.ndarray | None:
+        """The heatmap on the acquired slices (K, J, I)."""
+        return None if self.heatmap is None else stack_to_native(self.heatmap, self.stack)
 
 
 def see_slices(evidence: Evidence, models: Models) -> SliceAnswer:
@@ -165,13 +172,14 @@ class Proposed:
 def propose_lesions(
     evidence: Evidence,
     slices: SliceAnswer,
+    scan: ScanAnswer,
     models: Models,
     text: torch.Tensor | None,
     options: AnalyzeOptions,
 ) -> Proposed:
     """Both segmenting networks on every slice that holds brain, without a user's prompts.
 
-    text: (1, 77) token ids or None.
+    slices, scan: what the other two networks said, by which candidates are judged. text: (1, 77) token ids or None.
     """
     stack = evidence.stack(models.ich_scnet.preprocess)
     brain, indices = evidence.brain(stack), evidence.brain_slices(stack)
@@ -190,6 +198,7 @@ def propose_lesions(
         options.candidates,
         first=first,
         ivh=first_ivh,
+        blood=scan.blood,
         judge=models.candidate_net.judge(stack),
     )
     return Proposed(session, ich, ivh, boxes, components, candidates)
@@ -198,6 +207,7 @@ def propose_lesions(
 def segment(
     evidence: Evidence,
     slices: SliceAnswer,
+    scan: ScanAnswer,
     models: Models,
     prompts: Prompts | None,
     clinical: ClinicalRecord | None,
@@ -209,7 +219,7 @@ def segment(
 
     seen: what `propose_lesions` said about this scan and text, where it was asked before.
     """
-    seen = seen or propose_lesions(evidence, slices, models, models.ich_scnet.text(clinical, text), options)
+    seen = seen or propose_lesions(evidence, slices, scan, models, models.ich_scnet.text(clinical, text), options)
     session, stack, ivh, candidates = seen.session, seen.session.stack, seen.ivh, seen.candidates
     presence = fused_presence(slices.scan_probability, candidates, options.fusion)
     automatic = presence >= options.fusion.threshold
@@ -252,8 +262,7 @@ def see_scan(evidence: Evidence, models: Models, want_heatmap: bool) -> ScanAnsw
     """The volume net on the whole scan."""
     stack = evidence.stack(models.volume_net.preprocess)
     answer = models.volume_net.predict(stack, want_heatmap)
-    heatmap = None if answer.heatmap is None else stack_to_native(answer.heatmap, stack)
-    return ScanAnswer(answer.volume_ml, answer.interval, answer.poor_probability, heatmap)
+    return ScanAnswer(stack, answer.volume_ml, answer.interval, answer.poor_probability, answer.heatmap, answer.blood)
 
 
 def fused_presence(slice_probability: float, candidates: Sequence[Candidate], fusion: FusionConfig) -> float:

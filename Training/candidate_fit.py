@@ -26,7 +26,7 @@ from ICHAnalysisLib.postprocess import Candidate
 from ICHAnalysisLib.predict import Models
 from ICHAnalysisLib.preprocess import native_to_stack
 from ICHAnalysisLib.simulate.cohort import SimulatedCase
-from ICHAnalysisLib.stages import Evidence, propose_lesions, see_slices
+from ICHAnalysisLib.stages import Evidence, propose_lesions, see_scan, see_slices
 from Training.data.candidate_pool import is_hemorrhage
 from Training.data.pool import PoolConfig, analysis_command, load_backgrounds, plan_case
 from Training.data.pool import simulate_plan as simulate
@@ -45,7 +45,8 @@ def case_rows(case: SimulatedCase, models: Models, options: AnalyzeOptions) -> l
     """One row a candidate that no hard rule refuses, or a single row without facts for a scan without any."""
     evidence = Evidence.of(case.volume, models)
     slices = see_slices(evidence, models)
-    seen = propose_lesions(evidence, slices, models, None, options)
+    scan = see_scan(evidence, models, want_heatmap=False)
+    seen = propose_lesions(evidence, slices, scan, models, None, options)
     bled = native_to_stack((case.labels == LABEL_ICH).astype(np.float32), seen.session.stack) > 0.5
     return rows_of(case.truth, slices.scan_probability, seen.candidates, seen.components, bled)
 

@@ -60,9 +60,9 @@ def case_row(case: SimulatedCase, models: Models, options: AnalyzeOptions) -> tu
     """
     evidence = Evidence.of(case.volume, models)
     slices = see_slices(evidence, models)
-    seen = propose_lesions(evidence, slices, models, None, options)
-    automatic = segment(evidence, slices, models, None, None, None, options, seen)
     scan = see_scan(evidence, models, want_heatmap=False)
+    seen = propose_lesions(evidence, slices, scan, models, None, options)
+    automatic = segment(evidence, slices, scan, models, None, None, None, options, seen)
     truth = case.labels == LABEL_ICH
     found = automatic.labels == LABEL_ICH
     row: dict[str, Any] = {
@@ -91,7 +91,7 @@ def case_row(case: SimulatedCase, models: Models, options: AnalyzeOptions) -> tu
     }
     if truth.any():
         prompts = Prompts(boxes=(box_around(case),))
-        boxed = segment(evidence, slices, models, prompts, clinical_record(case.record), None, options)
+        boxed = segment(evidence, slices, scan, models, prompts, clinical_record(case.record), None, options)
         row["record_poor"] = "" if boxed.poor_probability is None else round(boxed.poor_probability, 4)
         row["dice"] = round(dice(found, truth), 4)
         row["dice_box"] = round(dice(boxed.labels == LABEL_ICH, truth), 4)

@@ -40,6 +40,7 @@ class CandidateModel:
     near_skull: float = -3.9007  # share of it along the skull
     near_skull_volume: float = -3.3819  # the same times `log_volume`: large collections there are outside the brain
     log_height: float = 0.4056  # of the height in mm
+    scan_blood: float = 0.0  # of the volume net's highest blood fraction there
     appearance: float = 0.6067  # the candidate net's log-odds
 
 

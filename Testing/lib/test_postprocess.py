@@ -17,7 +17,7 @@ from ICHAnalysisLib.segmentation_session import obey_points, within_boxes, witho
 from ICHAnalysisLib.stages import fused_presence
 
 RULES = PostprocessConfig()
-MODEL = CandidateModel(*[0.0] * 9)
+MODEL = CandidateModel(*[0.0] * 10)
 SIZE, SLICES = 64, 6
 
 
@@ -58,17 +58,23 @@ def test_the_model_weighs_what_was_measured(stack):
     probability = blob(np.zeros(stack.hu.shape, np.float32), *place, 0.95)
     ivh = blob(np.zeros(stack.hu.shape, np.float32), *place, 0.25)
     blob(stack.hu, *place, 65.0)
-    weights = tuple(float(n) for n in range(1, 10))
-    _, (found,) = candidates_of(stack, probability, brain=brain, ivh=ivh, model=CandidateModel(*weights))
+    weights = tuple(float(n) for n in range(1, 11))
+    blood = np.full(stack.hu.shape, 0.99, np.float32)
+    blood[1:5, 10:54, 8:16] = 0.1
+    blood[2, 20:28, 8:16] = 0.39  # one cell of the volume net
+    seen = {"brain": brain, "ivh": ivh, "blood": blood}
+    _, (found,) = candidates_of(stack, probability, **seen, model=CandidateModel(*weights))
     volume = np.log(4 * 44 * 8 * 5 / 1000)
     # Brain begins 2 pixels above the first row and at the first column: the last columns but two lie 6 mm from it.
     near = 1 - (44 - 2 * 3) * 3 / (44 * 8)
     assert found.facts.near_skull == pytest.approx(near)
-    terms = (volume, np.log(0.05), np.log(9.0), 0.25, near, near * volume, np.log(20.0), 0.0)
+    terms = (volume, np.log(0.05), np.log(9.0), 0.25, near, near * volume, np.log(20.0), np.log(4.0), 0.0)
     expected = 1 + sum(weight * term for weight, term in zip(weights[1:], terms, strict=True))
     small = CandidateModel(*(value / 100 for value in weights))
-    _, (scaled,) = candidates_of(stack, probability, brain=brain, ivh=ivh, model=small)
+    _, (scaled,) = candidates_of(stack, probability, **seen, model=small)
     assert scaled.log_odds == pytest.approx(expected / 100, rel=1e-4)
+    _, (unknown,) = candidates_of(stack, probability, brain=brain, ivh=ivh, model=small)  # its weight is 9 / 100
+    assert scaled.log_odds - unknown.log_odds == pytest.approx(0.09 * np.log(4.0), rel=1e-3)
     assert found.log_odds == 6.0 and found.probability == pytest.approx(1 / (1 + np.exp(-6.0)))
 
 

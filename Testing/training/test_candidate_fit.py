@@ -25,6 +25,7 @@ FACTS = {
     "in_brain": 1.0,
     "near_skull": 0.0,
     "height_mm": 10.0,
+    "scan_blood": 0.2,
     "appearance": 0.0,
 }
 

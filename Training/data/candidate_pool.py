@@ -31,7 +31,7 @@ from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.errors import ICHAnalysisError, UsageError
 from ICHAnalysisLib.postprocess import CONNECTIVITY, Candidate
 from ICHAnalysisLib.preprocess import native_to_stack
-from ICHAnalysisLib.stages import Evidence, propose_lesions, see_slices
+from ICHAnalysisLib.stages import Evidence, propose_lesions, see_scan, see_slices
 from Training.data.cache import ICH, CacheCase, is_cached, open_cache, stored_hu, write_entry
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,8 @@ def look_at(
 ) -> list[tuple[CandidateCrop, dict[str, Any]]]:
     """The crops of one scan and what each of them is."""
     evidence = Evidence.of(volume_of(case), models)
-    seen = propose_lesions(evidence, see_slices(evidence, models), models, None, AnalyzeOptions())
+    slices, scan = see_slices(evidence, models), see_scan(evidence, models, want_heatmap=False)
+    seen = propose_lesions(evidence, slices, scan, models, None, AnalyzeOptions())
     stack = seen.session.stack
     bled = native_to_stack((np.asarray(case.labels) == ICH).astype(np.float32), stack) > 0.5
     boxes = ndimage.find_objects(seen.components)

@@ -25,6 +25,7 @@ from Training.data.datasets import ScanDataset
 from Training.losses.dtvit import masked_mean
 from Training.losses.volume_net import volume_net_losses
 from Training.tasks.base import Batch, Export, Row, Task, network_config, sigmoid
+from Training.widening import widened
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,12 @@ class VolumeNetTask(Task):
         model.target_mean.fill_(self.target_mean)
         model.target_sd.fill_(self.target_sd)
         return model
+
+    def initial_state(self, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a network with narrower stages are widened."""
+        behind = int(self.network.voxel_volume)
+        trailing = {"size_head.weight": behind, "outcome_head.weight": behind + int(self.network.outcome_from_size)}
+        return widened(state, model.state_dict(), trailing)
 
     def build_dataset(self, cases: Sequence[CacheCase], split: str) -> Dataset:
         """Whole scans; each item knows its split, so that only validation decides temperature and bands."""
