@@ -87,6 +87,20 @@ def test_every_hemorrhage_can_be_asked_for_at_one_place() -> None:
         replace(asked, large_fraction=0.1)
 
 
+def test_every_clot_has_the_feature_that_is_asked_for() -> None:
+    usual = pool.PoolConfig(Path("x"), 1, seed=3)
+    asked = replace(usual, feature="blend")
+    keys = set()
+    for index in range(20):
+        plan, other = pool.plan_case(asked, index), pool.plan_case(usual, index)
+        assert plan.feature == ("blend" if plan.positive else None)
+        assert replace(plan, feature=None) == other
+        keys |= {pool._key(plan, (), SMALL), pool._key(other, (), SMALL)}
+    assert len(keys) == 20 + sum(pool.plan_case(usual, index).positive for index in range(20))
+    with pytest.raises(UsageError, match="'stripes' is not one of plain"):
+        replace(usual, feature="stripes")
+
+
 def test_more_hemorrhages_can_break_into_the_ventricles() -> None:
     cfg = pool.PoolConfig(Path("x"), 1, seed=3)
     asked = replace(cfg, ivh_fraction=0.4, ventricles=1.0)

@@ -25,6 +25,7 @@ from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.errors import ICHAnalysisError, UsageError
 from ICHAnalysisLib.preprocess import SliceStack, make_stack
 from ICHAnalysisLib.simulate.cohort import CaseSpec, SimulatedCase, simulate_case
+from ICHAnalysisLib.simulate.hemorrhage import FEATURES
 from Training.data.cache import cache_key, folder_digest, is_cached, write_case
 from Training.data.masks import stack_labels
 
@@ -49,6 +50,7 @@ class PoolConfig:
     positive_fraction: float = 0.6
     even_locations: float = 0.5  # of the positives have each location alike, the others the published shares
     location: str | None = None  # of every positive instead
+    feature: str | None = None  # of every clot (`simulate.hemorrhage.FEATURES`) instead of the usual mix
     small_fraction: float = 0.25  # of the positives have 0.2 to 3 mL, the others the published volumes
     large_fraction: float = 0.0  # of the positives have 30 to 140 mL, which the published volumes rarely reach
     confounders: float = 1.0  # how often look-alikes are drawn: 0 never, 1 the usual mix, 2 often
@@ -74,6 +76,8 @@ class PoolConfig:
                 raise UsageError(f"Pool: {name} {getattr(self, name)} must lie in 0 to 1.")
         if self.location is not None and self.location not in LOCATIONS:
             raise UsageError(f"Pool: location {self.location!r} is not one of {', '.join(LOCATIONS)}.")
+        if self.feature is not None and self.feature not in FEATURES:
+            raise UsageError(f"Pool: feature {self.feature!r} is not one of {', '.join(FEATURES)}.")
         if self.location == "subtentorial" and self.large_fraction > 0:
             raise UsageError("Pool: large lesions have no room below the tentorium; set large_fraction to 0.")
         if self.small_fraction + self.large_fraction > 1:
@@ -97,6 +101,7 @@ class Plan:
     center: Literal["first", "second"] = "first"
     ventricles: float = 0.0
     ivh: bool | None = None  # None: drawn
+    feature: str | None = None  # None: drawn
 
 
 def plan_case(cfg: PoolConfig, index: int) -> Plan:
@@ -118,7 +123,7 @@ def plan_case(cfg: PoolConfig, index: int) -> Plan:
     broken_through = positive and np.random.default_rng([cfg.seed, index, 1]).random() < cfg.ivh_fraction
     return Plan(
         index, seed, positive, background, location, volume, cfg.confounders, cfg.randomize, cfg.center,
-        cfg.ventricles, True if broken_through else None,
+        cfg.ventricles, True if broken_through else None, cfg.feature if positive else None,
     )  # fmt: skip
 
 
@@ -159,6 +164,8 @@ def _key(plan: Plan, digests: tuple[str, ...], preprocess: PreprocessConfig) -> 
     unusual = () if plan == usual else (f"{plan.confounders}/{plan.randomize}/{plan.center}",)
     if plan.ventricles or plan.ivh is not None:
         unusual = (*unusual, f"{plan.ventricles}/{plan.ivh}")
+    if plan.feature is not None:
+        unusual = (*unusual, plan.feature)
     drawn = map(str, (plan.seed, plan.positive, plan.location, plan.volume_ml))
     return cache_key(("simulated", *drawn, background, *unusual), preprocess)
 
@@ -229,6 +236,7 @@ def simulate_plan(plan: Plan) -> SimulatedCase:
         center=plan.center,
         ventricles=plan.ventricles,
         ivh=plan.ivh,
+        feature=plan.feature,
     )
     for attempt in range(_ATTEMPTS - 1):
         try:
@@ -273,6 +281,7 @@ def add_pool_arguments(parser: argparse.ArgumentParser, count: int | None = None
         parser.add_argument(f"--{name}-fraction", type=float, default=default)
     parser.add_argument("--even-locations", type=float, default=PoolConfig.even_locations)
     parser.add_argument("--location", choices=LOCATIONS, help="of every hemorrhage (default: drawn)")
+    parser.add_argument("--feature", choices=FEATURES, help="of every clot (default: drawn)")
     parser.add_argument("--confounders", type=float, default=PoolConfig.confounders, help="0 none, 1 usual, 2 often")
     parser.add_argument("--randomize", type=float, default=PoolConfig.randomize, help="variation of the backgrounds")
     parser.add_argument("--ventricles", type=float, default=PoolConfig.ventricles, help="variation of the ventricles")
