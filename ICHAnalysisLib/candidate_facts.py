@@ -28,7 +28,7 @@ class CandidateView:
 
     components: int (S, H, W), every candidate's label. ich, ivh: (S, H, W) the unprompted probabilities.
     slice_presence: (S,) DTViT's probability, NaN where it did not look. brain: bool (S, H, W). blood: (S, H, W), the
-    volume net's blood fraction of the cell around each voxel, or None.
+    volume net's blood fraction of the cell around each voxel, NaN where it sees none; or None.
     """
 
     stack: SliceStack
@@ -102,8 +102,17 @@ def measure_candidate(label: int, box: tuple[slice, ...], view: CandidateView) -
         in_brain=float(view.brain[box][inside].mean()),
         near_skull=_near_skull(view.components[wide] == label, view.brain[wide], stack.spacing_mm),
         height_mm=float(np.sum(stack.heights_mm[box[0]])),
-        scan_blood=NEUTRAL_BLOOD if view.blood is None else float(view.blood[box][inside].max()),
+        scan_blood=_most_blood(view, box, inside),
     )
+
+
+def _most_blood(view: CandidateView, box: tuple[slice, ...], inside: np.ndarray) -> float:
+    """The highest of the volume net's blood fractions in a candidate; `NEUTRAL_BLOOD` where it sees none of it."""
+    if view.blood is None:
+        return NEUTRAL_BLOOD
+    known = view.blood[box][inside]
+    known = known[np.isfinite(known)]
+    return float(known.max()) if known.size else NEUTRAL_BLOOD
 
 
 def _around(box: tuple[slice, ...], stack: SliceStack) -> tuple[slice, ...]:

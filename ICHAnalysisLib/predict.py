@@ -33,6 +33,7 @@ from ICHAnalysisLib.preprocess import (
     scan_tensor,
     scan_to_stack,
     slice_channels,
+    unseen_slices,
 )
 from ICHAnalysisLib.prompts import SlicePrompts
 from ICHAnalysisLib.quick_imports import collector_paused
@@ -102,7 +103,8 @@ class DTViTPredictor(Predictor):
 @dataclass(frozen=True, eq=False)
 class VolumeAnswer:
     """The volume net's answer. heatmap: (S, H, W) on the stack in [0, 1], or None. blood: (S, H, W), the blood fraction
-    of the cell that each voxel lies in, or None where the network tells none."""
+    of the cell that each voxel lies in, NaN on slices that the network's grid does not reach; None where it tells none.
+    """
 
     volume_ml: float
     interval: Interval
@@ -145,6 +147,8 @@ class VolumeNetPredictor(Predictor):
         if "blood" in output:
             cells = torch.nn.functional.interpolate(output["blood"][:, None], size=scan.shape[2:], mode="nearest")
             blood = on_stack(cells[0, 0].cpu().numpy())
+            if not stretch:
+                blood[unseen_slices(stack.positions_mm, cfg)] = np.nan
         bands, error_sd = self.weights.card.get("bands"), float(self.weights.card.get("error_sd_mm") or 0.0)
         interval = volume_interval(size, None if bands is None else SizeBands.from_dict(bands), error_sd_mm=error_sd)
         heatmap = None if small is None else on_stack(small)

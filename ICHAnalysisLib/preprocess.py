@@ -240,6 +240,14 @@ def scan_positions(positions_mm: np.ndarray, cfg: PreprocessConfig) -> np.ndarra
     return start + cfg.slice_spacing_mm * np.arange(cfg.depth)
 
 
+def unseen_slices(positions_mm: np.ndarray, cfg: PreprocessConfig) -> np.ndarray:
+    """(S,) bool: the slices, at positions in mm, that lie beyond a scan network's grid: the lowest of a long scan."""
+    target = scan_positions(positions_mm, cfg)
+    half = cfg.slice_spacing_mm / 2
+    positions = np.asarray(positions_mm, dtype=float)
+    return np.asarray((positions < target[0] - half) | (positions > target[-1] + half))
+
+
 def slab_groups(volume: CTVolume, slab_mm: float) -> list[np.ndarray]:
     """Acquired slice indices, grouped to slabs of about `slab_mm` where the steps are thin, else one by one."""
     depth = volume.shape[0]

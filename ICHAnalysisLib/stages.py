@@ -128,7 +128,7 @@ class Segmented:
 @dataclass(frozen=True, eq=False)
 class ScanAnswer:
     """The volume net's answer. heatmap: (S, H, W) on the stack, or None. blood: (S, H, W), the blood fraction of the
-    cell around each voxel, or None where the network tells none."""
+    cell around each voxel, NaN on slices it does not reach; None where the network tells none."""
 
     stack: SliceStack
     volume_ml: float

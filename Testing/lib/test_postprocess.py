@@ -73,8 +73,9 @@ def test_the_model_weighs_what_was_measured(stack):
     small = CandidateModel(*(value / 100 for value in weights))
     _, (scaled,) = candidates_of(stack, probability, **seen, model=small)
     assert scaled.log_odds == pytest.approx(expected / 100, rel=1e-4)
-    _, (unknown,) = candidates_of(stack, probability, brain=brain, ivh=ivh, model=small)  # its weight is 9 / 100
-    assert scaled.log_odds - unknown.log_odds == pytest.approx(0.09 * np.log(4.0), rel=1e-3)
+    for nothing in (None, np.full(stack.hu.shape, np.nan, np.float32)):  # its weight is 9 / 100
+        _, (unknown,) = candidates_of(stack, probability, **{**seen, "blood": nothing}, model=small)
+        assert scaled.log_odds - unknown.log_odds == pytest.approx(0.09 * np.log(4.0), rel=1e-3)
     assert found.log_odds == 6.0 and found.probability == pytest.approx(1 / (1 + np.exp(-6.0)))
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stacks import stack_of
 
 from ICHAnalysisLib.config.base import from_dict, to_dict
 from ICHAnalysisLib.config.volume_net import PREPROCESS, PRESETS, VolumeNetConfig
@@ -62,6 +63,13 @@ def test_blood_lies_in_the_clot_and_adds_up(
     summed = float(answer.blood.sum(axis=(1, 2)) @ stack.pixel_volumes_ml)
     assert summed == pytest.approx(answer.volume_ml, rel=0.35)  # before dead zone and learned correction
     assert answer.volume_ml == pytest.approx(30.0, rel=0.4)
+
+
+def test_slices_below_the_grid_are_unknown(shipped: VolumeNetPredictor) -> None:
+    """32 slices of 5 mm from the highest one down; what a long scan shows below is not seen."""
+    long = stack_of(np.full((40, 128, 128), 35.0, np.float32), 1.8)
+    blood = shipped.predict(long, want_heatmap=False).blood
+    assert np.isnan(blood[:8]).all() and np.isfinite(blood[8:]).all()
 
 
 def test_networks_without_cells_tell_no_blood() -> None:
