@@ -73,7 +73,7 @@ def find_candidates(
     first, ivh: (S, H, W) the unprompted probabilities, which judge the candidates; `probability` itself and 0 where
     None. slice_presence: (S,) DTViT's probability of each stack slice, NaN where not assessed. brain: (S, H, W) bool;
     it refuses candidates that lie mostly outside, and cuts none, since its own margin is less exact than a lesion's.
-    blood: (S, H, W), the volume net's blood fractions, where it tells any, NaN where it does not see. judge: log-odds by
+    blood: (S, H, W), the volume net's blood fractions where it tells any, NaN where it does not see. judge: log-odds by
     appearance of the candidates that no hard rule refuses.
     """
     components, count = ndimage.label(probability >= rules.mask_threshold, structure=CONNECTIVITY)
