@@ -32,16 +32,16 @@ class CandidateModel:
     Fitted on candidates of simulated scans by `Training.candidate_fit`; weights of terms as they are, not standardized.
     """
 
-    intercept: float = -2.3104
-    log_volume: float = 0.4145  # of the volume in mL
-    log_doubt: float = -1.071  # of 1 minus the mean unprompted probability
-    slice_logit: float = 0.276  # of DTViT's surest slice
-    ivh: float = -3.0126  # mean probability of ventricular blood
-    near_skull: float = -3.9007  # share of it along the skull
-    near_skull_volume: float = -3.3819  # the same times `log_volume`: large collections there are outside the brain
-    log_height: float = 0.4056  # of the height in mm
-    scan_blood: float = 0.0  # of the volume net's highest blood fraction there
-    appearance: float = 0.6067  # the candidate net's log-odds
+    intercept: float = -0.5928
+    log_volume: float = 0.1564  # of the volume in mL
+    log_doubt: float = -1.3167  # of 1 minus the mean unprompted probability
+    slice_logit: float = 0.155  # of DTViT's surest slice
+    ivh: float = -3.287  # mean probability of ventricular blood
+    near_skull: float = -4.1161  # share of it along the skull
+    near_skull_volume: float = -3.8269  # the same times `log_volume`: large collections there are outside the brain
+    log_height: float = 0.0801  # of the height in mm
+    scan_blood: float = 0.7867  # of the volume net's highest blood fraction there
+    appearance: float = 0.6302  # the candidate net's log-odds
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class FusionConfig:
     """Presence of a scan: logistic of both networks' evidence (coefficients fitted on simulated scans)."""
 
     slice_logit: float = 0.0  # weight of the mean logit of DTViT's three highest slices; candidates hold all it adds
-    lesion_evidence: float = 0.733  # weight of the log-odds of the likeliest candidate
-    intercept: float = 0.65
+    lesion_evidence: float = 0.705  # weight of the log-odds of the likeliest candidate
+    intercept: float = 0.634
     threshold: float = 0.75
 
 

@@ -12,9 +12,9 @@ from Testing.benchmarks.report_table import Row
 
 _STAGES = {
     "preprocess": "holder removed, resampled once for all networks",
-    "slices": "brain found, DTViT on every slice that holds brain",
+    "slices": "DTViT on every slice that holds brain",
     "segmentation": "ICH-SCNet, first pass and proposed boxes",
-    "scan": "volume net with its heatmap, the midline beside it",
+    "scan": "volume net with its heatmap on the scan and its mirror image, the brain found beside it",
     "measure": "volumes, shape, location, scores, findings",
 }
 
