@@ -85,7 +85,7 @@ def test_cells_of_the_compact_input() -> None:
     assert cell_volume_ml(PREPROCESS["compact"]) == pytest.approx(2 * 5 * (4 * 1.8) ** 2 / 1000)
     assert PRESETS["compact"].cell_volume_ml == cell_volume_ml(PREPROCESS["compact"])
     count = sum(parameter.numel() for parameter in build_volume_net(PRESETS["compact"]).parameters())
-    assert count < 1.5e6
+    assert count < 4e6  # 8 MB of the 24 MB that all weights together may take
 
 
 def test_standardized_head_speaks_mm() -> None:
