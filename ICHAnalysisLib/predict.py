@@ -33,6 +33,7 @@ from ICHAnalysisLib.preprocess import (
     scan_tensor,
     scan_to_stack,
     slice_channels,
+    stack_to_native,
     unseen_slices,
 )
 from ICHAnalysisLib.prompts import SlicePrompts
@@ -102,15 +103,20 @@ class DTViTPredictor(Predictor):
 
 @dataclass(frozen=True, eq=False)
 class VolumeAnswer:
-    """The volume net's answer. heatmap: (S, H, W) on the stack in [0, 1], or None. blood: (S, H, W), the blood fraction
-    of the cell that each voxel lies in, NaN on slices that the network's grid does not reach; None where it tells none.
-    """
+    """The volume net's answer about `stack`. heatmap: (S, H, W) on it in [0, 1], or None. blood: (S, H, W), the blood
+    fraction of the cell that each voxel lies in, NaN on slices that the network's grid does not reach; None where the
+    network tells none."""
 
+    stack: SliceStack
     volume_ml: float
     interval: Interval
     poor_probability: float
     heatmap: np.ndarray | None
     blood: np.ndarray | None
+
+    def native_heatmap(self) -> np.ndarray | None:
+        """The heatmap on the acquired slices (K, J, I)."""
+        return None if self.heatmap is None else stack_to_native(self.heatmap, self.stack)
 
 
 class VolumeNetPredictor(Predictor):
@@ -152,7 +158,7 @@ class VolumeNetPredictor(Predictor):
         bands, error_sd = self.weights.card.get("bands"), float(self.weights.card.get("error_sd_mm") or 0.0)
         interval = volume_interval(size, None if bands is None else SizeBands.from_dict(bands), error_sd_mm=error_sd)
         heatmap = None if small is None else on_stack(small)
-        return VolumeAnswer(float(volume_of_size(size, error_sd)), interval, poor, heatmap, blood)
+        return VolumeAnswer(stack, float(volume_of_size(size, error_sd)), interval, poor, heatmap, blood)
 
     def _mirrored_mean(
         self, scan: torch.Tensor, voxel: torch.Tensor | None, want_heatmap: bool

@@ -241,11 +241,9 @@ def scan_positions(positions_mm: np.ndarray, cfg: PreprocessConfig) -> np.ndarra
 
 
 def unseen_slices(positions_mm: np.ndarray, cfg: PreprocessConfig) -> np.ndarray:
-    """(S,) bool: the slices, at positions in mm, that lie beyond a scan network's grid: the lowest of a long scan."""
-    target = scan_positions(positions_mm, cfg)
-    half = cfg.slice_spacing_mm / 2
-    positions = np.asarray(positions_mm, dtype=float)
-    return np.asarray((positions < target[0] - half) | (positions > target[-1] + half))
+    """(S,) bool: the slices, at positions in mm, below a scan network's grid, which always reaches the highest one."""
+    lowest = scan_positions(positions_mm, cfg)[0] - cfg.slice_spacing_mm / 2
+    return np.less(positions_mm, lowest)
 
 
 def slab_groups(volume: CTVolume, slab_mm: float) -> list[np.ndarray]:

@@ -24,7 +24,7 @@ from ICHAnalysisLib.postprocess import (
     keep_candidates,
     native_labels,
 )
-from ICHAnalysisLib.preprocess import SliceStack, make_stack, native_to_stack, stack_to_native
+from ICHAnalysisLib.preprocess import SliceStack, make_stack, native_to_stack
 from ICHAnalysisLib.proposals import propose_boxes
 from ICHAnalysisLib.variations import vary
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from ICHAnalysisLib.clinical import ClinicalRecord
-    from ICHAnalysisLib.predict import Models
+    from ICHAnalysisLib.predict import Models, VolumeAnswer
     from ICHAnalysisLib.prompt_projection import StackPrompts
     from ICHAnalysisLib.prompts import Prompts
     from ICHAnalysisLib.segmentation_session import SegmentationSession
@@ -125,23 +125,6 @@ class Segmented:
     findings: tuple[Finding, ...] = field(default=())
 
 
-@dataclass(frozen=True, eq=False)
-class ScanAnswer:
-    """The volume net's answer. heatmap: (S, H, W) on the stack, or None. blood: (S, H, W), the blood fraction of the
-    cell around each voxel, NaN on slices it does not reach; None where the network tells none."""
-
-    stack: SliceStack
-    volume_ml: float
-    interval: Interval
-    poor_probability: float
-    heatmap: np.ndarray | None
-    blood: np.ndarray | None
-
-    def native_heatmap(self) -> np.ndarray | None:
-        """The heatmap on the acquired slices (K, J, I)."""
-        return None if self.heatmap is None else stack_to_native(self.heatmap, self.stack)
-
-
 def see_slices(evidence: Evidence, models: Models) -> SliceAnswer:
     """DTViT on every slice that holds brain."""
     stack = evidence.stack(models.dtvit.preprocess)
@@ -172,7 +155,7 @@ class Proposed:
 def propose_lesions(
     evidence: Evidence,
     slices: SliceAnswer,
-    scan: ScanAnswer,
+    scan: VolumeAnswer,
     models: Models,
     text: torch.Tensor | None,
     options: AnalyzeOptions,
@@ -207,7 +190,7 @@ def propose_lesions(
 def segment(
     evidence: Evidence,
     slices: SliceAnswer,
-    scan: ScanAnswer,
+    scan: VolumeAnswer,
     models: Models,
     prompts: Prompts | None,
     clinical: ClinicalRecord | None,
@@ -258,11 +241,9 @@ def segment(
     )
 
 
-def see_scan(evidence: Evidence, models: Models, want_heatmap: bool) -> ScanAnswer:
+def see_scan(evidence: Evidence, models: Models, want_heatmap: bool) -> VolumeAnswer:
     """The volume net on the whole scan."""
-    stack = evidence.stack(models.volume_net.preprocess)
-    answer = models.volume_net.predict(stack, want_heatmap)
-    return ScanAnswer(stack, answer.volume_ml, answer.interval, answer.poor_probability, answer.heatmap, answer.blood)
+    return models.volume_net.predict(evidence.stack(models.volume_net.preprocess), want_heatmap)
 
 
 def fused_presence(slice_probability: float, candidates: Sequence[Candidate], fusion: FusionConfig) -> float:

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 
-def widened(
-    narrow: Mapping[str, Tensor], wide: Mapping[str, Tensor], trailing: Mapping[str, int] | None = None
-) -> dict[str, Tensor]:
+def widened(narrow: Mapping[str, Tensor], wide: Mapping[str, Tensor], trailing: Mapping[str, int]) -> dict[str, Tensor]:
     """The state dict `narrow` in the shapes of `wide`, the state dict of a wider network as it was initialized.
 
     The first outputs of every layer are the narrow network's, and read nothing of what is new; further outputs keep
@@ -19,7 +17,7 @@ def widened(
     `load_state` to refuse. Group norm must have groups of as many channels in both.
     """
     return {
-        name: _fitted(value, wide[name], (trailing or {}).get(name, 0)) if name in wide else value
+        name: _fitted(value, wide[name], trailing.get(name, 0)) if name in wide else value
         for name, value in narrow.items()
     }
 
@@ -37,6 +35,5 @@ def _fitted(narrow: Tensor, wide: Tensor, trailing: int) -> Tensor:
     inputs = narrow.shape[1] - trailing
     result[:outputs] = 0
     result[:outputs, :inputs] = narrow[:, :inputs]
-    if trailing:
-        result[:outputs, -trailing:] = narrow[:, -trailing:]
+    result[:outputs, wide.shape[1] - trailing :] = narrow[:, inputs:]
     return result

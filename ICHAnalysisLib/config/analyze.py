@@ -61,7 +61,7 @@ class ProposalConfig:
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Presence of a scan: logistic of both networks' evidence (coefficients fitted on simulated scans)."""
+    """Presence of a scan: logistic of the networks' evidence (coefficients fitted on simulated scans)."""
 
     slice_logit: float = 0.0  # weight of the mean logit of DTViT's three highest slices; candidates hold all it adds
     lesion_evidence: float = 0.705  # weight of the log-odds of the likeliest candidate

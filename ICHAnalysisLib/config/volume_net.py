@@ -86,7 +86,7 @@ _COMPARATORS: dict[str, Backbone] = {
 }
 
 PRESETS: dict[str, VolumeNetConfig] = {
-    "compact": _COMPACT,  # shipped; about 3.3 M parameters
+    "compact": _COMPACT,  # shipped; about 3.2 M parameters
     "small": replace(_COMPACT, planes=(32, 64, 96, 128)),
     "paper": VolumeNetConfig(),  # 3D ResNet-34 of width 64, both heads
     "paper_stretch": VolumeNetConfig(voxel_volume=True),  # the paper's resizing, which loses mm (decision R2)

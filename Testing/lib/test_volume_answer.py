@@ -9,13 +9,13 @@ import pytest
 import torch
 from stacks import stack_of
 
-from ICHAnalysisLib.config.base import from_dict, to_dict
-from ICHAnalysisLib.config.volume_net import PREPROCESS, PRESETS, VolumeNetConfig
+from ICHAnalysisLib.config.base import to_dict
+from ICHAnalysisLib.config.volume_net import PREPROCESS, PRESETS
 from ICHAnalysisLib.networks.volume_net import build_volume_net
-from ICHAnalysisLib.predict import VolumeNetPredictor
+from ICHAnalysisLib.predict import Models, VolumeNetPredictor
 from ICHAnalysisLib.preprocess import SliceStack, make_stack, native_to_stack
 from ICHAnalysisLib.simulate.cohort import CaseSpec, SimulatedCase, simulate_case
-from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, weights_path
+from ICHAnalysisLib.weights.registry import LoadedWeights
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +25,7 @@ def case() -> SimulatedCase:
 
 @pytest.fixture(scope="module")
 def shipped() -> VolumeNetPredictor:
-    weights = load_weights(weights_path("volume_net"), "volume_net")
-    return VolumeNetPredictor(
-        build_volume_net(from_dict(VolumeNetConfig, weights.config)), weights, torch.device("cpu")
-    )
+    return Models.load().volume_net
 
 
 @pytest.fixture(scope="module")
