@@ -1,4 +1,4 @@
-"""Where the margin net looks: squares around boxes, and the boxes drawn into them. H rows, W columns of a slice."""
+"""Where the margin net looks: squares around boxes. H rows, W columns of a slice."""
 
 from __future__ import annotations
 
@@ -64,11 +64,3 @@ def boxes_around(outline: np.ndarray) -> list[np.ndarray]:
             near = inside[max(0, s - 1 - depth.start) : s + 2 - depth.start].any(axis=0)
             boxes[s].append(box_of(near) + corner + padding)
     return [np.array(found, np.float32).reshape(-1, 4) for found in boxes]
-
-
-def drawn_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """float32 (H, W), 1 inside any of the (N, 4) boxes."""
-    drawn = np.zeros(shape, np.float32)
-    for x0, y0, x1, y1 in np.rint(boxes).astype(int):
-        drawn[max(0, y0) : y1 + 1, max(0, x0) : x1 + 1] = 1.0
-    return drawn

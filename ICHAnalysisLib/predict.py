@@ -22,7 +22,7 @@ from ICHAnalysisLib.config.volume_net import VolumeNetConfig
 from ICHAnalysisLib.device import choose_device, choose_dtype
 from ICHAnalysisLib.errors import WeightsError
 from ICHAnalysisLib.interval import SizeBands, volume_interval, volume_of_size
-from ICHAnalysisLib.margin_crops import drawn_boxes, rectangle_around, square_around
+from ICHAnalysisLib.margin_crops import rectangle_around, square_around
 from ICHAnalysisLib.networks.folding import fold_batch_norms
 from ICHAnalysisLib.postprocess import Judge
 from ICHAnalysisLib.preprocess import (
@@ -36,7 +36,7 @@ from ICHAnalysisLib.preprocess import (
     stack_to_native,
     unseen_slices,
 )
-from ICHAnalysisLib.prompts import SlicePrompts
+from ICHAnalysisLib.prompts import SlicePrompts, drawn_boxes
 from ICHAnalysisLib.quick_imports import collector_paused
 from ICHAnalysisLib.segmentation_session import SegmentationSession
 from ICHAnalysisLib.stretch import Stretch

@@ -213,9 +213,9 @@ def with_mask_prompts(given: SlicePrompts, rng: np.random.Generator, jitter: flo
     if not len(boxes):
         boxes = _tight_box(mask, rng, jitter)[None]
     if not len(points):
-        allowed = _inside_boxes(boxes, mask.shape)
+        allowed = drawn_boxes(boxes, mask.shape) > 0
         deep = _eroded(mask, _DEEP_PX) & allowed
-        near = _inside_boxes(boxes + np.array([-8, -8, 8, 8]), mask.shape) & ~mask
+        near = (drawn_boxes(boxes + np.array([-8, -8, 8, 8]), mask.shape) > 0) & ~mask
         inside = _drawn(deep if deep.any() else mask & allowed, FOREGROUND_POINTS, rng)
         beside = _drawn(near if near.any() else ~mask, BACKGROUND_POINTS if len(inside) else 0, rng)
         points = np.concatenate([inside, beside])
@@ -229,18 +229,19 @@ def box_of(mask: np.ndarray) -> np.ndarray:
     return np.array([xs[0], ys[0], xs[-1], ys[-1]])
 
 
+def drawn_boxes(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """float32 (H, W), 1 inside any of the (N, 4) boxes."""
+    drawn = np.zeros(shape, np.float32)
+    for x0, y0, x1, y1 in np.rint(boxes).astype(int):
+        drawn[max(0, y0) : max(0, y1 + 1), max(0, x0) : max(0, x1 + 1)] = 1.0
+    return drawn
+
+
 def _tight_box(mask: np.ndarray, rng: np.random.Generator, jitter: float) -> np.ndarray:
     """(4,) x0, y0, x1, y1 around a mask that is not empty, each side moved by up to `jitter` of the extent."""
     box = box_of(mask).astype(float)
     extent = np.tile(box[2:] - box[:2] + 1, 2)
     return box + rng.uniform(-jitter, jitter, 4) * extent if jitter else box
-
-
-def _inside_boxes(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(H, W) bool: pixels inside any of the boxes."""
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    inside = [(x >= x0) & (x <= x1) & (y >= y0) & (y <= y1) for x0, y0, x1, y1 in boxes]
-    return np.any(inside, axis=0)
 
 
 def _eroded(mask: np.ndarray, steps: int) -> np.ndarray:

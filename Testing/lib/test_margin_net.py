@@ -15,7 +15,6 @@ from ICHAnalysisLib.config.margin_net import PREPROCESS, PRESETS
 from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.margin_crops import (
     boxes_around,
-    drawn_boxes,
     everything,
     rectangle_around,
     square_around,
@@ -25,6 +24,7 @@ from ICHAnalysisLib.networks.margin_net import MarginNet
 from ICHAnalysisLib.overlap import dice
 from ICHAnalysisLib.predict import MarginPredictor, Models
 from ICHAnalysisLib.preprocess import SliceStack, log_heights, slice_channels, with_neighbors
+from ICHAnalysisLib.prompts import drawn_boxes
 from ICHAnalysisLib.segmentation_session import SegmentationSession, beside_ivh
 from ICHAnalysisLib.variations import VARIATIONS, Variation
 from ICHAnalysisLib.weights.registry import LoadedWeights, load_weights, weights_path
@@ -89,6 +89,8 @@ def test_boxes_are_drawn_as_far_as_the_slice_goes() -> None:
     drawn = drawn_boxes(np.array([[-3, 2, 1, 3], [6.4, 6.4, 40, 7.4]], np.float32), (8, 8))
     assert drawn.sum() == 2 * 2 + 2 * 2
     assert drawn[2:4, :2].all() and drawn[6:8, 6:8].all()
+    beside = np.array([[-9, 1, -4, 3], [1, -7, 3, -3], [9, 9, 12, 12]], np.float32)
+    assert not drawn_boxes(beside, (8, 8)).any()
 
 
 def test_every_parameter_learns() -> None:

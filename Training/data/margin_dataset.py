@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 from ICHAnalysisLib.config.margin_net import MarginNetConfig
 from ICHAnalysisLib.config.preprocess import PreprocessConfig
 from ICHAnalysisLib.errors import UsageError
-from ICHAnalysisLib.margin_crops import drawn_boxes, everything, square_at
+from ICHAnalysisLib.margin_crops import everything, square_at
 from ICHAnalysisLib.preprocess import log_heights
-from ICHAnalysisLib.prompts import box_of
+from ICHAnalysisLib.prompts import box_of, drawn_boxes
 from Training.data.augment import AugmentConfig
 from Training.data.cache import ICH, UNKNOWN, CacheCase
 from Training.data.datasets import SliceDataset

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ICHAnalysisLib.margin_crops import drawn_boxes
-from ICHAnalysisLib.prompts import SlicePrompts, box_of
+from ICHAnalysisLib.prompts import SlicePrompts, box_of, drawn_boxes
 from Training.data.cache import ICH, IVH
 
 _BLOOD_LIKE_HU = (45.0, 110.0)
