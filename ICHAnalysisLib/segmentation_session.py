@@ -18,7 +18,7 @@ from ICHAnalysisLib.networks.encoders import TowerFeatures
 from ICHAnalysisLib.postprocess import CONNECTIVITY
 from ICHAnalysisLib.preprocess import SliceStack
 from ICHAnalysisLib.prompt_projection import StackPrompts, project_prompts
-from ICHAnalysisLib.prompts import PromptBatch, Prompts, SlicePrompts, with_mask_prompts
+from ICHAnalysisLib.prompts import PromptBatch, Prompts, SlicePrompts, drawn_boxes, with_mask_prompts
 from ICHAnalysisLib.variations import Variation
 
 if TYPE_CHECKING:
@@ -350,15 +350,12 @@ def within_boxes(probability: np.ndarray, given: SlicePrompts, margin_px: float 
     components, count = ndimage.label(probability >= 0.5)
     if not count:
         return probability
-    allowed = np.zeros(probability.shape, dtype=bool)
-    height, width = probability.shape
-    for x0, y0, x1, y1 in given.boxes:
-        rows = slice(max(0, int(np.floor(y0 - margin_px))), min(height, int(np.ceil(y1 + margin_px)) + 1))
-        columns = slice(max(0, int(np.floor(x0 - margin_px))), min(width, int(np.ceil(x1 + margin_px)) + 1))
-        allowed[rows, columns] = True
+    reach = np.hstack([np.floor(given.boxes[:, :2] - margin_px), np.ceil(given.boxes[:, 2:] + margin_px)])
+    allowed = drawn_boxes(reach, probability.shape) > 0
     inside = np.bincount(components[allowed], minlength=count + 1)
     sizes = np.bincount(components.ravel(), minlength=count + 1)
     keep = inside >= 0.5 * sizes
+    height, width = probability.shape
     for (x, y), label in zip(given.points, given.point_labels, strict=True):
         if label == 1:
             keep[components[int(np.clip(round(y), 0, height - 1)), int(np.clip(round(x), 0, width - 1))]] = True

@@ -198,6 +198,8 @@ def test_what_lies_outside_every_box_is_removed_unless_a_point_holds_it():
     held = within_boxes(probability, SlicePrompts(boxes, one, np.array([1])))
     assert np.count_nonzero(alone) == 25
     assert np.count_nonzero(held) == 50
+    above = np.array([[4, -20, 11, -9]], np.float32)
+    assert not within_boxes(probability, SlicePrompts(above, none, np.zeros(0, np.int64))).any()
 
 
 def test_presence_rises_with_either_network():
