@@ -56,7 +56,7 @@ def test_the_wide_network_answers_as_the_narrow_one_and_learns() -> None:
 
 def test_the_inputs_behind_the_channels_stay_behind() -> None:
     narrow, wide = torch.arange(6.0).reshape(2, 3, 1, 1, 1), torch.full((2, 6, 1, 1, 1), 9.0)
-    found = widened({"w": narrow}, {"w": wide}, {"w": 1})["w"]
+    found = widened({"w": narrow}, {"w": wide}, {"w": [0, 1, 5]})["w"]
     assert found.flatten(1).tolist() == [[0, 1, 0, 0, 0, 2], [3, 4, 0, 0, 0, 5]]
 
 

@@ -18,6 +18,7 @@ from Training.data.augment import AugmentConfig
 from Training.data.cache import CacheCase
 from Training.data.margin_dataset import BOXES, MarginDataset
 from Training.data.prompt_simulation import PromptSimulationConfig
+from Training.deepening import deepened
 from Training.losses.ich_scnet import masked_bce, overlap_loss
 from Training.tasks.base import Batch, Export, Row, Task, network_config
 
@@ -53,6 +54,10 @@ class MarginNetTask(Task):
     def build_model(self) -> nn.Module:
         """From random weights."""
         return MarginNet(self.network)
+
+    def initial_state(self, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a network with narrower or fewer levels are fitted."""
+        return deepened(state, model.state_dict())
 
     def build_dataset(self, cases: Sequence[CacheCase], split: str) -> Dataset:
         """Boxes on the slices that hold hemorrhage; in training also just beyond them."""

@@ -111,9 +111,14 @@ class VolumeNetTask(Task):
 
     def initial_state(self, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a network with narrower stages are widened."""
-        behind = int(self.network.voxel_volume)
-        trailing = {"size_head.weight": behind, "outcome_head.weight": behind + int(self.network.outcome_from_size)}
-        return widened(state, model.state_dict(), trailing)
+        wide, behind = model.state_dict(), int(self.network.voxel_volume)
+        told = {"size_head.weight": behind, "outcome_head.weight": behind + int(self.network.outcome_from_size)}
+        places = {  # numbers stand behind the channels
+            name: [*range(state[name].shape[1] - count), *range(wide[name].shape[1] - count, wide[name].shape[1])]
+            for name, count in told.items()
+            if name in state and name in wide
+        }
+        return widened(state, wide, places)
 
     def build_dataset(self, cases: Sequence[CacheCase], split: str) -> Dataset:
         """Whole scans; each item knows its split, so that only validation decides temperature and bands."""
