@@ -6,7 +6,7 @@ output F; K segmentation classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -134,19 +134,6 @@ class ICHSCNet(nn.Module):
                 )
             )
         self.interactions = nn.ModuleList(modules)
-
-    def adopted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The state of a network that sees no neighbors, for this one, with zeros where their channels are read.
-
-        It then answers as that one does until it is trained. Any other state is returned as it is.
-        """
-        adopted, own = dict(state), self.state_dict()
-        added = self.cfg.neighbor_channels * self.cfg.fold**2
-        for name in ("stem.conv.weight", "down.0.conv.weight"):
-            given, wanted = adopted.get(name), own[name]
-            if given is not None and added and given.shape[1] + added == wanted.shape[1]:
-                adopted[name] = torch.cat([given, given.new_zeros(len(given), added, *given.shape[2:])], dim=1)
-        return adopted
 
     def encode(self, image: Tensor) -> TowerFeatures:
         """Tower features of (B, 3, H, W) slices in [0, 1]; they depend on neither prompts, text nor neighbors."""

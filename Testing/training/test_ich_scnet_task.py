@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from cached_heads import make_cache
 from segment_anything.modeling import PromptEncoder
 
-from ICHAnalysisLib.config.ich_scnet import COMPACT
+from ICHAnalysisLib.config.ich_scnet import COMPACT, PREPROCESS, PRESETS
 from ICHAnalysisLib.errors import UsageError
+from ICHAnalysisLib.networks.ich_scnet import build_ich_scnet
 from ICHAnalysisLib.prompts import PromptBatch, SlicePrompts
 from ICHAnalysisLib.weights.registry import load_weights, weights_path
 from Training.comparators import COMPARATORS
@@ -294,6 +296,21 @@ def test_the_shipped_weights_start_a_network_that_sees_neighbors(tmp_path: Path)
     shipped = load_weights(weights_path("ich_scnet")).state_dict["stem.conv.weight"]
     kept = shipped.shape[1]
     assert torch.equal(stem[:, :kept], shipped) and stem.shape[1] == kept + 4 * 2**2 and not stem[:, kept:].any()
+
+
+def test_a_network_that_sees_neighbors_answers_as_the_one_before_it_learns() -> None:
+    alone = build_ich_scnet(replace(PRESETS["tiny"], neighbor_channels=0)).eval()
+    model = build_ich_scnet(replace(PRESETS["tiny"], neighbor_channels=4)).eval()
+    task = make_task()
+    model.load_state_dict(task.initial_state(model, alone.state_dict()))
+    own = model.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in task.initial_state(model, own).items())
+    side = PREPROCESS["tiny"].size
+    slices, prompts = torch.rand(2, 3, side, side), PromptBatch.empty(2)
+    expected = alone(slices, prompts).segmentation
+    for beside in (torch.zeros(2, 4, side, side), torch.rand(2, 4, side, side)):
+        found = model(torch.cat([slices, beside], dim=1), prompts).segmentation
+        assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_channels_that_do_not_fit_are_refused() -> None:

@@ -34,6 +34,7 @@ from Training.pictures import montage
 from Training.tasks.base import Batch, Export, Row, Task, network_config, sigmoid
 from Training.tasks.mask_rows import case_surfaces, found_mask, packed_masks
 from Training.tasks.slice_inputs import features_of, oracle_prompts, prompts_of
+from Training.widening import widened
 
 #: What a published checkpoint fills, by the tower that its loader names.
 TOWER_PARTS = {
@@ -42,6 +43,8 @@ TOWER_PARTS = {
     "densenet": ("classifier.features.",),
 }
 _OUTCOME_HEAD = "classifier"
+#: Where the channels of the slice and of its neighbors enter.
+_ENTRIES = ("stem.conv.weight", "down.0.conv.weight")
 #: How each slice is predicted in evaluation: without prompts, and with a box drawn from the reference (decision S17).
 MODES = ("automatic", "oracle_box")
 
@@ -144,8 +147,9 @@ class ICHSCNetTask(Task):
         return {name for name in frozen if name.startswith(prefixes)}
 
     def initial_state(self, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights that saw no neighbors start a network that sees them."""
-        return model.adopted(state) if isinstance(model, ICHSCNet) else state
+        """Weights that saw no neighbors start a network that sees them, whose channels come last."""
+        entries = {name: state[name] for name in _ENTRIES if isinstance(model, ICHSCNet) and name in state}
+        return {**state, **widened(entries, model.state_dict(), {})}
 
     def build_dataset(self, cases: Sequence[CacheCase], split: str) -> Dataset:
         """Slices with prompts and text."""
