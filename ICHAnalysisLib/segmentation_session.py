@@ -33,7 +33,7 @@ _MARGIN = 0.35
 _POINT_REACH_PX, _POINT_HU = 22, 8.0
 #: Probability from which a pixel is outlined, and the margin net's part in it, inside boxes and without any; chosen on
 #: simulated scans alone.
-_OUTLINED, _MARGIN_WEIGHT, _UNBOXED_WEIGHT = 0.5, 0.6, 0.5
+_OUTLINED, _MARGIN_WEIGHT, _UNBOXED_WEIGHT = 0.5, 0.8, 0.65
 _NO_BOXES = np.zeros((0, 4), np.float32)
 
 

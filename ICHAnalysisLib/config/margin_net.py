@@ -13,7 +13,7 @@ class MarginNetConfig:
     """A U-Net over the surroundings of boxes, at the pixels of the slice."""
 
     in_chans: int = 4  # HU windows of the slice, then of the one below and of the one above
-    widths: tuple[int, ...] = (16, 32, 64, 96)  # channels of its levels, each half as fine as the one before
+    widths: tuple[int, ...] = (16, 32, 80, 128, 160)  # channels of its levels, each half as fine as the one before
     size: int = 128  # pixels of a crop; larger where a box needs more
     unboxed: bool = False  # it has also learned what to outline without a box
 

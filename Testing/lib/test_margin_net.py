@@ -208,7 +208,7 @@ def test_both_networks_answer_without_prompts_where_the_margin_net_has_learned_t
     assert (boxed_only == np.float32(0.3)).all()
     net.network.cfg = replace(TINY, unboxed=True)
     both, ivh = Unprompted(None, stack, None, net).unprompted([1, 3])  # type: ignore[arg-type]
-    np.testing.assert_allclose(both, 0.15 + 0.5 * net.everywhere(stack, [1, 3], Variation()), atol=1e-6)
+    np.testing.assert_allclose(both, 0.35 * 0.3 + 0.65 * net.everywhere(stack, [1, 3], Variation()), atol=1e-6)
     assert both.std() > 0 and not ivh.any()
 
 
@@ -221,10 +221,10 @@ def test_what_is_settled_is_joined_near_the_outline_and_nothing_is_added_elsewhe
     outline = ich == np.float32(0.8)
     ivh = np.zeros_like(ich)
     found = session.settled(ich, ivh, outline)
-    assert found[1, 25, 26] == pytest.approx(0.4 * 0.8)  # the margin net refuses it
-    assert found[1, 25, 36] == pytest.approx(0.4 * 0.8 + 0.6 * 0.9)
+    assert found[1, 25, 26] == pytest.approx(0.2 * 0.8)  # the margin net refuses it
+    assert found[1, 25, 36] == pytest.approx(0.2 * 0.8 + 0.8 * 0.9)
     assert found[1, 25, 41] == 0.0  # beyond the box
-    assert found[3, 25, 36] == pytest.approx(0.6 * 0.9)  # just beyond the lesion, which it touches
+    assert found[3, 25, 36] == pytest.approx(0.8 * 0.9)  # just beyond the lesion, which it touches
     assert not found[4].any()
     assert not session.settled(ich, ivh, np.zeros_like(outline)).any()
     alone = SegmentationSession(None, stack, None)  # type: ignore[arg-type]
@@ -232,7 +232,7 @@ def test_what_is_settled_is_joined_near_the_outline_and_nothing_is_added_elsewhe
     ivh[3] = 0.9  # where the margin net would go on, and ICH-SCNet sees a ventricle
     within = session.settled(ich, ivh, outline)
     np.testing.assert_array_equal(within[1], found[1])
-    assert within[3].max() == pytest.approx(0.6 * 0.1)
+    assert within[3].max() == pytest.approx(0.8 * 0.1)
 
 
 def test_ventricular_blood_leaves_little_room_for_hemorrhage() -> None:
@@ -253,8 +253,8 @@ def test_without_a_box_the_margin_net_leaves_ventricular_blood_alone() -> None:
             return np.full((len(indices), *stack.hu.shape[1:]), 0.8, np.float32)
 
     found, _ = Ventricle(None, noise_stack(), None, Everywhere()).unprompted([1, 3])  # type: ignore[arg-type]
-    np.testing.assert_allclose(found[..., :32], 0.5 * (0.3 + 0.1), atol=1e-6)
-    np.testing.assert_allclose(found[..., 32:], 0.5 * (0.3 + 0.8), atol=1e-6)
+    np.testing.assert_allclose(found[..., :32], 0.35 * 0.3 + 0.65 * 0.1, atol=1e-6)
+    np.testing.assert_allclose(found[..., 32:], 0.35 * 0.3 + 0.65 * 0.8, atol=1e-6)
 
 
 def test_a_folder_of_other_weights_needs_no_margin_net(tmp_path: Path) -> None:
