@@ -66,7 +66,7 @@ class FusionConfig:
     slice_logit: float = 0.0  # weight of the mean logit of DTViT's three highest slices; candidates hold all it adds
     lesion_evidence: float = 0.715  # weight of the log-odds of the likeliest candidate
     intercept: float = 0.595
-    threshold: float = 0.65
+    threshold: float = 0.72
 
 
 @dataclass(frozen=True)
