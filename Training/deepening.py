@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from Training.widening import widened
 
@@ -23,7 +23,7 @@ def deepened(shallow: Mapping[str, Tensor], deep: Mapping[str, Tensor]) -> dict[
     """
     held, wanted = _widths(shallow), _widths(deep)
     further = len(wanted) - len(held)
-    if further < 0:
+    if further < 0 or any(before > after for before, after in zip(held, wanted, strict=False)):
         return dict(shallow)
     renamed = {_renamed(name, further): value for name, value in shallow.items()}
     places = {
@@ -34,9 +34,10 @@ def deepened(shallow: Mapping[str, Tensor], deep: Mapping[str, Tensor]) -> dict[
         for level in range(len(held) - 1)
     }
     fitted = widened(renamed, deep, places)
-    new = {name: value.clone() for name, value in deep.items() if name not in fitted and further}
-    if further:
-        _hand_on(new, f"up.{further - 1}", shallow, f"down.{len(held) - 2}.second_norm")
+    if not further:
+        return fitted
+    new = {name: value.clone() for name, value in deep.items() if name not in fitted}
+    _hand_on(new, f"up.{further - 1}", shallow, f"down.{len(held) - 2}.second_norm")
     return {**fitted, **new}
 
 
@@ -59,8 +60,8 @@ def _hand_on(new: dict[str, Tensor], level: str, shallow: Mapping[str, Tensor], 
     Batch norm hands on what has the mean and spread that it was told: those of ReLU of a normal variable.
     """
     center, spread = shallow[f"{norm}.bias"], shallow[f"{norm}.weight"].abs().clamp_min(_EPS)
-    z = center / spread
-    density, below = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi), torch.special.ndtr(z)
+    standard, z = Normal(torch.zeros(()), torch.ones(())), center / spread
+    density, below = standard.log_prob(z).exp(), standard.cdf(z)
     mean = center * below + spread * density
     variance = ((center**2 + spread**2) * below + center * spread * density - mean**2).clamp_min(0)
     count = len(center)

@@ -43,7 +43,7 @@ TOWER_PARTS = {
     "densenet": ("classifier.features.",),
 }
 _OUTCOME_HEAD = "classifier"
-#: Where the channels of the slice and of its neighbors enter.
+#: Where slices and their neighbors enter; anything else that is wider would not answer alike, and stays refused.
 _ENTRIES = ("stem.conv.weight", "down.0.conv.weight")
 #: How each slice is predicted in evaluation: without prompts, and with a box drawn from the reference (decision S17).
 MODES = ("automatic", "oracle_box")
@@ -148,7 +148,9 @@ class ICHSCNetTask(Task):
 
     def initial_state(self, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights that saw no neighbors start a network that sees them, whose channels come last."""
-        entries = {name: state[name] for name in _ENTRIES if isinstance(model, ICHSCNet) and name in state}
+        if not isinstance(model, ICHSCNet):
+            return state
+        entries = {name: state[name] for name in _ENTRIES if name in state}
         return {**state, **widened(entries, model.state_dict(), {})}
 
     def build_dataset(self, cases: Sequence[CacheCase], split: str) -> Dataset:
