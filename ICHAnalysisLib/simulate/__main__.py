@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, default=1, help="number of cases")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first case; the next ones count up")
     parser.add_argument(
-        "--background", type=Path, action="append", help="bleed-free head CT to insert into; repeatable"
+        "--background", type=Path, action="append", help="bleed-free head CT or anatomical model; repeatable"
     )
     parser.add_argument(
         "--randomize", type=float, default=1.0, help="how strongly a background is varied; 0 not at all"
@@ -96,9 +96,9 @@ def _read(paths: list[Path] | None) -> list[Any]:
     """The background scans, or [None] for procedural heads."""
     if not paths:
         return [None]
-    from ICHAnalysisLib.ct.readers import read_scan
+    from ICHAnalysisLib.simulate.background import read_background
 
-    return [read_scan(path, accept=True) for path in paths]
+    return [read_background(path) for path in paths]
 
 
 def _said(case: SimulatedCase) -> str:

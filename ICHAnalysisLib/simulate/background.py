@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ICHAnalysisLib.simulate.acquisition import AcquisitionSpec
 from ICHAnalysisLib.simulate.fields import linear_weights, rotation_matrix, smooth_noise
 from ICHAnalysisLib.simulate.regions import region_of
 from ICHAnalysisLib.simulate.scene import CSF, GREY, OUTSIDE, VENTRICLE, WHITE, Grid, Scene, StackPlan
+from ICHAnalysisLib.simulate.tissue_head import TissueHead, is_tissue_model, read_tissue_head
 
 #: Beyond its ends the scan goes on with its end slices for so many mm, so that turned stacks have no cut corners.
 END_MM = 9.0
@@ -45,11 +47,18 @@ class Background:
     head: np.ndarray
 
 
+def read_background(path: Path) -> CTVolume:
+    """A bleed-free head CT, or one made from an anatomical model (`simulate.tissue_head`)."""
+    from ICHAnalysisLib.ct.readers import read_scan
+
+    return read_tissue_head(path) if is_tissue_model(path) else read_scan(path, accept=True)
+
+
 def prepare(volume: CTVolume) -> Background:
     """Brain, ventricles and head coordinates of a bleed-free head. Raises UsageError where no brain is found."""
     known = _prepared.get(volume)
     if known is None:
-        known = _prepare(_upright(volume))
+        known = _prepare(volume if isinstance(volume, TissueHead) else _upright(volume))
         _prepared[volume] = known
     return known
 
@@ -80,12 +89,7 @@ def _prepare(volume: CTVolume) -> Background:
             f"A background scan needs square images and pixels; got {volume.shape[1:]} at {volume.spacing_mm[:2]} mm."
         )
     hu = np.clip(volume.hu, -1024, 3071)
-    every = 2 if pixel < 0.7 else 1  # morphology on half the rows and columns of a fine matrix
-    steps = np.abs(np.gradient(volume.positions_mm))
-    coarse = _brain_mask(
-        ndimage.gaussian_filter(hu, (0, 0.4 / pixel, 0.4 / pixel))[:, ::every, ::every], pixel * every, steps
-    )
-    brain = coarse.repeat(every, axis=1).repeat(every, axis=2)[:, : hu.shape[1], : hu.shape[2]]
+    brain = volume.brain if isinstance(volume, TissueHead) else _brain_of(hu, pixel, volume.positions_mm)
     tissue = _tissue(hu, brain, pixel)
     plan = _plan_of(volume)
     head = _head_affine(brain, plan)
@@ -95,8 +99,16 @@ def _prepare(volume: CTVolume) -> Background:
         points = [grid_x + center[1], grid_y + center[0], z]
         xyz = [head[a, 0] * points[0] + head[a, 1] * points[1] + head[a, 2] * points[2] + head[a, 3] for a in range(3)]
         region[k] = np.where(brain[k], region_of(*xyz), 0)
-    tissue = _split_ventricles(tissue, hu, plan, head)
+    tissue = _split_ventricles(tissue, hu, plan, head, model=isinstance(volume, TissueHead))
     return Background(volume, hu, tissue, region, plan, head)
+
+
+def _brain_of(hu: np.ndarray, pixel: float, positions_mm: np.ndarray) -> np.ndarray:
+    """The brain of a scan, by morphology on half the rows and columns of a fine matrix."""
+    every = 2 if pixel < 0.7 else 1
+    smooth = ndimage.gaussian_filter(hu, (0, 0.4 / pixel, 0.4 / pixel))[:, ::every, ::every]
+    coarse = _brain_mask(smooth, pixel * every, np.abs(np.gradient(positions_mm)))
+    return coarse.repeat(every, axis=1).repeat(every, axis=2)[:, : hu.shape[1], : hu.shape[2]]
 
 
 def _brain_mask(hu: np.ndarray, pixel: float, steps_mm: np.ndarray) -> np.ndarray:
@@ -151,8 +163,14 @@ def _tissue(hu: np.ndarray, brain: np.ndarray, pixel: float) -> np.ndarray:
     return np.where(brain, code, OUTSIDE).astype(np.uint8)
 
 
-def _split_ventricles(tissue: np.ndarray, hu: np.ndarray, plan: StackPlan, head: np.ndarray) -> np.ndarray:
-    """CSF deep inside the brain is ventricle, if as dark as CSF (an old infarct is brighter)."""
+def _split_ventricles(
+    tissue: np.ndarray, hu: np.ndarray, plan: StackPlan, head: np.ndarray, model: bool = False
+) -> np.ndarray:
+    """CSF deep inside the brain is ventricle, if as dark as CSF (an old infarct is brighter).
+
+    In an anatomical model the trigones are too, and the quadrigeminal and Galenic cisterns are not; scans keep the
+    codes by which their cohorts were measured.
+    """
     result = tissue.copy()
     axis = plan.pixel_axis()
     sigma = 1.5 / plan.spacing_mm
@@ -163,7 +181,13 @@ def _split_ventricles(tissue: np.ndarray, hu: np.ndarray, plan: StackPlan, head:
         upper = ((hx / 34) ** 2 + ((hy + 2) / 60) ** 2 + ((hz - 14) / 30) ** 2) < 1
         fissure = (np.abs(hx) < 4) & ((hy > 32) | (hy < -45) | (hz > 28))
         lower = ((hx / 9) ** 2 + ((hy + 36) / 12) ** 2 + ((hz + 30) / 15) ** 2) < 1
-        result[k][(tissue[k] == CSF) & dark[k] & ((upper & ~fissure) | lower)] = VENTRICLE
+        deep = (upper & ~fissure) | lower
+        if model:
+            trigones = (((np.abs(hx) - 26) / 11) ** 2 + ((hy + 42) / 18) ** 2 + ((hz - 4) / 16) ** 2) < 1
+            cistern = (hy < -24) & (hz > -16) & (hz < 13) & (np.abs(hx) < 17)
+            vein = (hy < -30) & (hz >= 13) & (hz < 24) & (np.abs(hx) < 7)
+            deep = (deep | trigones) & ~cistern & ~vein
+        result[k][(tissue[k] == CSF) & dark[k] & deep] = VENTRICLE
     return result
 
 

@@ -146,9 +146,9 @@ def _as_volume(background: CTVolume | str | Path) -> CTVolume:
 
 @lru_cache(maxsize=4)
 def _read(path: str) -> CTVolume:
-    from ICHAnalysisLib.ct.readers import read_scan
+    from ICHAnalysisLib.simulate.background import read_background
 
-    return read_scan(Path(path), accept=True)
+    return read_background(Path(path))
 
 
 def _draw_blood(spec: CaseSpec, rng: np.random.Generator) -> Blood:

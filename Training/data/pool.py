@@ -175,9 +175,9 @@ _backgrounds: list[CTVolume] = []
 
 def load_backgrounds(paths: tuple[Path, ...]) -> None:
     """Read the real heads once a process."""
-    from ICHAnalysisLib.ct.readers import read_scan
+    from ICHAnalysisLib.simulate.background import read_background
 
-    _backgrounds[:] = [read_scan(path, accept=True) for path in paths]
+    _backgrounds[:] = [read_background(path) for path in paths]
 
 
 def _run(jobs: list[tuple], cfg: PoolConfig) -> Iterator[str | None]:
@@ -274,7 +274,11 @@ def add_pool_arguments(parser: argparse.ArgumentParser, count: int | None = None
     parser.add_argument("--count", type=int, required=count is None, default=count, help="number of cases in all")
     parser.add_argument("--seed", type=int, default=seed)
     parser.add_argument(
-        "--background", type=Path, action="append", default=[], help="bleed-free head CT; may be repeated"
+        "--background",
+        type=Path,
+        action="append",
+        default=[],
+        help="bleed-free head CT or anatomical model; repeatable",
     )
     for name in ("background", "positive", "small", "large", "ivh"):
         default = getattr(PoolConfig, f"{name}_fraction")
