@@ -15,6 +15,7 @@ from ICHAnalysisLib.config.preprocess import LOCATIONS, PreprocessConfig
 from ICHAnalysisLib.ct.volume import CTVolume
 from ICHAnalysisLib.errors import UsageError
 from ICHAnalysisLib.simulate.cohort import SimulatedCase
+from Testing.lib.tissue_models import model, write_minc
 from Testing.training.cached_heads import head
 from Training.data import pool
 from Training.data.cache import folder_digest, open_cache
@@ -186,3 +187,12 @@ def test_workers_keep_to_one_thread() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == ["1", "1"]
+
+
+def test_an_anatomical_model_is_a_background(tmp_path: Path) -> None:
+    head = write_minc(tmp_path / "egg.mnc.gz", model())
+    cfg = pool.PoolConfig(tmp_path / "pool", 1, 4, (head,), 1.0, 1.0, location="lobar", confounders=0.0)
+    assert pool.fill(cfg, SMALL) == 1
+    (case,) = open_cache(cfg.out)
+    assert case.meta["background"] == folder_digest(head) and case.meta["has_ich"]
+    assert (np.asarray(case.labels) == 1).any()
