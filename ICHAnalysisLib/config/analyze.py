@@ -32,16 +32,16 @@ class CandidateModel:
     Fitted on candidates of simulated scans by `Training.candidate_fit`; weights of terms as they are, not standardized.
     """
 
-    intercept: float = -0.8853
-    log_volume: float = 0.5378  # of the volume in mL
-    log_doubt: float = -1.1505  # of 1 minus the mean unprompted probability
-    slice_logit: float = 0.2956  # of DTViT's surest slice
-    ivh: float = -2.7393  # mean probability of ventricular blood
-    near_skull: float = -4.054  # share of it along the skull
-    near_skull_volume: float = -3.8662  # the same times `log_volume`: large collections there are outside the brain
-    log_height: float = -0.1611  # of the height in mm
-    scan_blood: float = 0.2994  # of the volume net's highest blood fraction there
-    appearance: float = 0.6197  # the candidate net's log-odds
+    intercept: float = -1.3614
+    log_volume: float = 0.2662  # of the volume in mL
+    log_doubt: float = -1.6041  # of 1 minus the mean unprompted probability
+    slice_logit: float = 0.1772  # of DTViT's surest slice
+    ivh: float = -3.5593  # mean probability of ventricular blood
+    near_skull: float = -3.2923  # share of it along the skull
+    near_skull_volume: float = -3.1567  # the same times `log_volume`: large collections there are outside the brain
+    log_height: float = -0.2424  # of the height in mm
+    scan_blood: float = 0.6669  # of the volume net's highest blood fraction there
+    appearance: float = 0.5847  # the candidate net's log-odds
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class FusionConfig:
     """Presence of a scan: logistic of the networks' evidence (coefficients fitted on simulated scans)."""
 
     slice_logit: float = 0.0  # weight of the mean logit of DTViT's three highest slices; candidates hold all it adds
-    lesion_evidence: float = 0.715  # weight of the log-odds of the likeliest candidate
-    intercept: float = 0.595
-    threshold: float = 0.72
+    lesion_evidence: float = 0.644  # weight of the log-odds of the likeliest candidate
+    intercept: float = 0.572
+    threshold: float = 0.7
 
 
 @dataclass(frozen=True)
